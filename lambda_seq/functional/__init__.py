@@ -1,0 +1,10 @@
+"""Pure functions on tensors: the lambda layer, its algorithms and the plan that chooses among them."""
+
+from typing import get_args
+
+from lambda_seq.functional.dispatch import ALGORITHMS, lambda_layer
+from lambda_seq.functional.problem import KeyNorm
+
+KEY_NORMS = get_args(KeyNorm)
+
+__all__ = ["ALGORITHMS", "KEY_NORMS", "lambda_layer"]

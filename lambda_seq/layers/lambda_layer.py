@@ -1,0 +1,302 @@
+"""The lambda layer as a module: projections, norms and position embedding around `functional.lambda_layer`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from lambda_seq import functional as LF
+from lambda_seq.layers.norm import make_norm
+from lambda_seq.layers.position import RelativePositionTable
+
+QUERY_NORMS = ("none", "softmax")
+
+
+class LambdaLayer(nn.Module):
+    """Lambda layer over any number of dimensions, channels last; use `LambdaLayer1d` or `LambdaLayer2d`.
+
+        Q = norm(X W_Q)   K = X W_K   V = norm(X W_V)          W_Q (dim, H·K)   W_K (dim, U·K)   W_V (dim, U·V)
+        λᶜ = Σ_u softmax_m(K_u)ᵀ V_u                            content, (K, V), one for all positions
+        λᵖ_n = Σ_u Σ_m R_u[m − n] V_um                          position, (K, V), one for each
+        y_n^h = (λᶜ + λᵖ_n)ᵀ q_n^h                              V = dim_out / H; heads concatenated
+
+    All heads share one lambda (multi-query). I. Bello, "LambdaNetworks", ICLR 2021.
+    """
+
+    def __init__(
+        self,
+        dims: int,
+        dim: int,
+        dim_out: int | None = None,
+        *,
+        heads: int = 4,
+        dim_key: int = 16,
+        dim_intra: int = 1,
+        scope: Sequence[int] | None,
+        max_size: Sequence[int] | None = None,
+        causal: bool = False,
+        content: bool = True,
+        position: bool | nn.Module = True,
+        key_norm: str = "softmax",
+        query_norm: str = "none",
+        norm: str = "batch",
+        init: str = "scaled",
+        algorithm: str = "auto",
+    ) -> None:
+        super().__init__()
+        dim_out = dim if dim_out is None else dim_out
+        for name, number in dict(dim=dim, dim_out=dim_out, heads=heads, dim_key=dim_key, dim_intra=dim_intra).items():
+            if number < 1:
+                raise ValueError(f"{name}={number}: expected at least 1")
+        if dim_out % heads:
+            raise ValueError(
+                f"heads={heads} does not divide dim_out={dim_out}: expected a divisor, so that each head has "
+                "dim_out / heads values"
+            )
+        if not content and position is False:
+            raise ValueError("content=False and position=False: a lambda layer needs at least one of them")
+        if query_norm not in QUERY_NORMS:
+            raise ValueError(f"query_norm={query_norm!r}: expected one of {', '.join(map(repr, QUERY_NORMS))}")
+        if key_norm not in LF.KEY_NORMS:
+            raise ValueError(f"key_norm={key_norm!r}: expected one of {', '.join(map(repr, LF.KEY_NORMS))}")
+        if algorithm not in LF.ALGORITHMS:
+            raise ValueError(f"algorithm={algorithm!r}: expected one of {', '.join(map(repr, LF.ALGORITHMS))}")
+        self.dims, self.dim, self.dim_out, self.heads = dims, dim, dim_out, heads
+        self.dim_key, self.dim_intra, self.dim_value = dim_key, dim_intra, dim_out // heads
+        self.causal, self.key_norm, self.query_norm, self.algorithm = causal, key_norm, query_norm, algorithm
+
+        self.to_query = nn.Linear(dim, heads * dim_key, bias=False)
+        self.to_key = nn.Linear(dim, dim_intra * dim_key, bias=False) if content else None
+        self.to_value = nn.Linear(dim, dim_intra * self.dim_value, bias=False)
+        self.norm_query = make_norm(norm, heads * dim_key)
+        self.norm_value = make_norm(norm, dim_intra * self.dim_value)
+        self.position: nn.Module | None
+        if isinstance(position, nn.Module):
+            self.position = position
+        elif position:
+            self.position = RelativePositionTable(
+                dim_intra, dim_key, scope=scope, max_size=max_size, causal=causal, init=init
+            )
+        else:
+            self.position = None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the projections anew: W_K, W_V with std dim^-½, W_Q with std (dim_key · dim)^-½ (Bello 2021)."""
+        nn.init.normal_(self.to_query.weight, std=(self.dim_key * self.dim) ** -0.5)
+        nn.init.normal_(self.to_value.weight, std=self.dim**-0.5)
+        if self.to_key is not None:
+            nn.init.normal_(self.to_key.weight, std=self.dim**-0.5)
+
+    def forward(
+        self, x: Float[Tensor, "B *N dim"], mask: Bool[Tensor, "B *N"] | None = None
+    ) -> Float[Tensor, "B *N dim_out"]:
+        """Mix x over positions; `mask` is True at real positions, others add nothing to any output."""
+        self._check(x, mask)
+        # Projections and norms on channels-last tensors, (B, *N, ·)
+        query = self.norm_query(self.to_query(x), mask)
+        value = self.norm_value(self.to_value(x), mask).to(query.dtype)
+        query = rearrange(query, "b ... (h k) -> b h ... k", h=self.heads)
+        value = rearrange(value, "b ... (u v) -> b u ... v", u=self.dim_intra)
+        if self.query_norm == "softmax":
+            query = query.softmax(-1)
+        key = None
+        if self.to_key is not None:
+            key = rearrange(self.to_key(x), "b ... (u k) -> b u ... k", u=self.dim_intra).to(query.dtype)
+        embedding = None
+        if self.position is not None:
+            embedding = self.position(x.shape[1:-1]).to(query.dtype)  # (U, K, *R)
+        output = LF.lambda_layer(
+            query,
+            key,
+            value,
+            embedding,
+            mask=mask,
+            causal=self.causal,
+            key_norm=self.key_norm,
+            algorithm=self.algorithm,
+        )
+        return rearrange(output, "b h ... v -> b ... (h v)")
+
+    def _check(self, x: Tensor, mask: Tensor | None) -> None:
+        if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
+            found = x.dtype if isinstance(x, Tensor) else type(x).__name__
+            raise TypeError(f"x is {found}: expected a floating point tensor; use x.float()")
+        if x.ndim != self.dims + 2 or x.shape[-1] != self.dim:
+            raise ValueError(f"x has {self._found(x)}: expected {self._expected()} with dim={self.dim}")
+        if mask is not None:
+            if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+                found = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+                raise TypeError(f"mask is {found}: expected a bool tensor, True at real positions; use mask.bool()")
+            if mask.shape != x.shape[:-1]:
+                raise ValueError(f"mask has shape {tuple(mask.shape)}: expected {tuple(x.shape[:-1])}, (B, *N)")
+
+    def _found(self, x: Tensor) -> str:
+        return f"shape {tuple(x.shape)}"
+
+    def _expected(self) -> str:
+        return "(B, N, dim)"
+
+    def extra_repr(self) -> str:
+        """Sizes and options, for printing."""
+        return (
+            f"{self.dim} -> {self.dim_out}, heads={self.heads}, dim_key={self.dim_key}, dim_intra={self.dim_intra}, "
+            f"key_norm={self.key_norm!r}{', causal=True' if self.causal else ''}"
+        )
+
+
+class LambdaLayer1d(LambdaLayer):
+    """Lambda layer for sequences, (B, N, dim) -> (B, N, dim_out), of any length N. The equations: `LambdaLayer`.
+
+    Args:
+        dim: input channels.
+        dim_out: output channels, a multiple of `heads`; None for `dim`.
+        heads: queries that share one lambda.
+        dim_key: query and key depth K.
+        dim_intra: intra-depth U, the number of lambdas summed.
+        scope: context positions of the position lambda, odd (causal: any), centred on the query; None for all of them.
+        max_length: largest N of a global position table; shorter inputs use its middle.
+        causal: position n sees positions m ≤ n only.
+        content: with the content lambda, which is global.
+        position: with the position lambda; a module that maps a size to (U, K, R) replaces or shares the table.
+        key_norm: keys over the context positions: "softmax", "l2" or "none".
+        query_norm: queries over their depth: "none" or "softmax".
+        norm: of queries and values: "batch" (counts real positions only), "layer", "rms" or "none".
+        init: of the position table: "scaled" or "paper" (N(0, 1)).
+        algorithm: how `functional.lambda_layer` computes; "auto" lets `functional.plan` choose.
+
+    Raises:
+        ValueError: an option that does not fit, naming it, its value and what would.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        dim_out: int | None = None,
+        *,
+        heads: int = 4,
+        dim_key: int = 16,
+        dim_intra: int = 1,
+        scope: int | None = 23,
+        max_length: int | None = None,
+        causal: bool = False,
+        content: bool = True,
+        position: bool | nn.Module = True,
+        key_norm: str = "softmax",
+        query_norm: str = "none",
+        norm: str = "batch",
+        init: str = "scaled",
+        algorithm: str = "auto",
+    ) -> None:
+        super().__init__(
+            1,
+            dim,
+            dim_out,
+            heads=heads,
+            dim_key=dim_key,
+            dim_intra=dim_intra,
+            scope=None if scope is None else (scope,),
+            max_size=None if max_length is None else (max_length,),
+            causal=causal,
+            content=content,
+            position=position,
+            key_norm=key_norm,
+            query_norm=query_norm,
+            norm=norm,
+            init=init,
+            algorithm=algorithm,
+        )
+
+    def forward(self, x: Float[Tensor, "B N dim"], mask: Bool[Tensor, "B N"] | None = None) -> Float[Tensor, "B N out"]:
+        """Mix a batch of sequences; `mask` (B, N) is True at real positions.
+
+        Raises:
+            TypeError: x is not floating point, or mask not bool.
+            ValueError: a shape that does not fit, or N larger than a global position table.
+        """
+        return super().forward(x, mask)
+
+
+class LambdaLayer2d(LambdaLayer):
+    """Lambda layer for images, (B, dim, H, W) -> (B, dim_out, H, W), of any H and W. The equations: `LambdaLayer`.
+
+    Inputs in torch's channels_last memory format are used without a copy, and outputs come in it.
+
+    Args:
+        dim: input channels.
+        dim_out: output channels, a multiple of `heads`; None for `dim`.
+        heads: queries that share one lambda.
+        dim_key: query and key depth K.
+        dim_intra: intra-depth U, the number of lambdas summed.
+        scope: rows and columns of context of the position lambda, odd, an int or a pair; None for all of them.
+        max_size: largest (H, W) of a global position table; smaller inputs use its middle.
+        content: with the content lambda, which is global.
+        position: with the position lambda; a module that maps a size to (U, K, RY, RX) replaces or shares the table.
+        key_norm: keys over the context positions: "softmax", "l2" or "none".
+        query_norm: queries over their depth: "none" or "softmax".
+        norm: of queries and values: "batch" (counts real positions only), "layer", "rms" or "none".
+        init: of the position table: "scaled" or "paper" (N(0, 1)).
+        algorithm: how `functional.lambda_layer` computes; "auto" lets `functional.plan` choose.
+
+    Raises:
+        ValueError: an option that does not fit, naming it, its value and what would.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        dim_out: int | None = None,
+        *,
+        heads: int = 4,
+        dim_key: int = 16,
+        dim_intra: int = 1,
+        scope: int | tuple[int, int] | None = 23,
+        max_size: tuple[int, int] | None = None,
+        content: bool = True,
+        position: bool | nn.Module = True,
+        key_norm: str = "softmax",
+        query_norm: str = "none",
+        norm: str = "batch",
+        init: str = "scaled",
+        algorithm: str = "auto",
+    ) -> None:
+        super().__init__(
+            2,
+            dim,
+            dim_out,
+            heads=heads,
+            dim_key=dim_key,
+            dim_intra=dim_intra,
+            scope=(scope, scope) if isinstance(scope, int) else scope,
+            max_size=max_size,
+            content=content,
+            position=position,
+            key_norm=key_norm,
+            query_norm=query_norm,
+            norm=norm,
+            init=init,
+            algorithm=algorithm,
+        )
+
+    def forward(
+        self, x: Float[Tensor, "B dim H W"], mask: Bool[Tensor, "B H W"] | None = None
+    ) -> Float[Tensor, "B out H W"]:
+        """Mix a batch of images; `mask` (B, H, W) is True at real positions.
+
+        Raises:
+            TypeError: x is not floating point, or mask not bool.
+            ValueError: a shape that does not fit, or a size larger than a global position table.
+        """
+        if isinstance(x, Tensor) and x.ndim == 4:
+            return super().forward(x.movedim(1, -1), mask).movedim(-1, 1)
+        return super().forward(x, mask)
+
+    def _found(self, x: Tensor) -> str:
+        return f"shape {tuple(x.movedim(-1, 1).shape) if x.ndim == 4 else tuple(x.shape)}"
+
+    def _expected(self) -> str:
+        return "(B, dim, H, W)"
