@@ -3,8 +3,10 @@
 from typing import get_args
 
 from lambda_seq.functional.dispatch import ALGORITHMS, lambda_layer
+from lambda_seq.functional.plan import Candidate, Plan, plan
 from lambda_seq.functional.problem import KeyNorm
+from lambda_seq.functional.rates import Rates, calibrate
 
 KEY_NORMS = get_args(KeyNorm)
 
-__all__ = ["ALGORITHMS", "KEY_NORMS", "lambda_layer"]
+__all__ = ["ALGORITHMS", "KEY_NORMS", "Candidate", "Plan", "Rates", "calibrate", "lambda_layer", "plan"]

@@ -6,9 +6,17 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lambda_seq.functional import naive
+from lambda_seq.functional.banded import banded
+from lambda_seq.functional.content import content
+from lambda_seq.functional.convolution import convolution
+from lambda_seq.functional.dense import dense
+from lambda_seq.functional.fft import fft
+from lambda_seq.functional.plan import choose, needs_gradient
 from lambda_seq.functional.problem import Problem
+from lambda_seq.functional.toeplitz import toeplitz
 
-ALGORITHMS = ("auto", "naive")
+POSITION = {"banded": banded, "dense": dense, "toeplitz": toeplitz, "convolution": convolution, "fft": fft}
+ALGORITHMS = ("auto", "naive", *POSITION)
 
 
 def lambda_layer(
@@ -22,6 +30,68 @@ def lambda_layer(
     key_norm: str = "softmax",
     algorithm: str = "auto",
 ) -> Float[Tensor, "B H *N V"]:
-    """y_n^h = (λᶜ + λᵖ_n)ᵀ q_n^h."""
-    Problem.of(query, key, value, embedding, mask, causal, key_norm)
-    return naive.lambda_layer(query, key, value, embedding, mask=mask, causal=causal, key_norm=key_norm)
+    """The lambda layer between its projections: y_n^h = (λᶜ + λᵖ_n)ᵀ q_n^h (Bello 2021, equations 1–3).
+
+        λᶜ = Σ_u K̄_uᵀ V_u                    content: keys normalised over the positions that a query may see
+        λᵖ_n = Σ_u Σ_m R_u[m − n] V_um        position: R by context offset, zero outside its scope
+
+    Exact, forward and backward, in memory linear in N, whichever algorithm computes it.
+
+    Args:
+        query: (B, H, *N, K), N one dimension (sequences) or two (images).
+        key: (B, U, *N, K) logits, normalised here; None for position only.
+        value: (B, U, *N, V).
+        embedding: (U, K, *R), R odd and centred: index j is context offset m − n = j − (R − 1) / 2; causal: any R,
+            m − n = j − (R − 1). None for content only.
+        mask: (B, *N), True at real positions. Others add nothing; a row without real positions gives zeros.
+        causal: position n sees m ≤ n only (1D).
+        key_norm: "softmax", "l2" or "none", over the visible positions, each channel of each u on its own.
+        algorithm: "auto" takes what `plan` finds fastest; "naive" is the definition, in memory n · m · k;
+            "banded", "dense", "toeplitz", "convolution" and "fft" are ways to compute the position lambda.
+
+    Returns:
+        (B, H, *N, V), of the query's dtype. Gradients of it cannot be differentiated again, except naive's.
+
+    Raises:
+        TypeError: not tensors, or dtypes that differ.
+        ValueError: shapes or options that do not fit, named with what would.
+    """
+    problem = Problem.of(query, key, value, embedding, mask, causal, key_norm)
+    if algorithm not in ALGORITHMS:
+        raise ValueError(f"algorithm={algorithm!r}: expected one of {', '.join(map(repr, ALGORITHMS))}")
+    if algorithm == "naive":
+        return naive.lambda_layer(query, key, value, embedding, mask=mask, causal=causal, key_norm=key_norm)
+    if algorithm == "auto" and embedding is not None:
+        algorithm = choose(problem, needs_gradient(query, key, value, embedding)).algorithm
+    if mask is not None:
+        value = value.masked_fill(~mask[:, None, ..., None], 0)
+    if len(problem.size) == 1:  # a sequence is an image of one row
+        query, value = query.unsqueeze(2), value.unsqueeze(2)
+        key = None if key is None else key.unsqueeze(2)
+        embedding = None if embedding is None else embedding.unsqueeze(2)
+        mask = None if mask is None else mask.unsqueeze(1)
+    parts = []
+    if key is not None:
+        parts.append(content(query, key, value, mask, causal, key_norm))
+    if embedding is not None:
+        embedding, origin = clip(embedding, problem)
+        parts.append(POSITION[algorithm](query, value, embedding, origin))
+    output = parts[0] if len(parts) == 1 else parts[0] + parts[1]
+    return output.squeeze(2) if len(problem.size) == 1 else output
+
+
+def clip(embedding: Float[Tensor, "U K RY RX"], problem: Problem) -> tuple[Float[Tensor, "U K RY RX"], list[int]]:
+    """Drop the offsets that no pair of positions has; return what is left and its index of offset 0 per dimension."""
+    rows, columns = problem.size if len(problem.size) == 2 else (1, *problem.size)
+    origin = []
+    for axis, length in ((2, rows), (3, columns)):
+        taps = embedding.shape[axis]
+        if problem.causal and axis == 3:
+            keep = min(taps, length)
+            embedding = embedding.narrow(axis, taps - keep, keep)
+            origin.append(keep - 1)
+        else:
+            keep = min(taps, 2 * length - 1)
+            embedding = embedding.narrow(axis, (taps - keep) // 2, keep)
+            origin.append((keep - 1) // 2)
+    return embedding, origin

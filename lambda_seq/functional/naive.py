@@ -9,8 +9,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-EPSILON = 1e-30  # a norm or a sum of nothing divides by this instead of by zero
-
 
 def lambda_layer(
     query: Float[Tensor, "B H *N K"],
@@ -62,9 +60,13 @@ def normalise(key: Tensor, visible: Tensor, key_norm: str) -> Tensor:
         return key.masked_fill(~visible, torch.finfo(key.dtype).min).softmax(-2) * visible
     key = torch.where(visible, key, 0)
     if key_norm == "l2":
-        # The clamp sits inside the root: a root's gradient at zero is infinite.
-        return key / key.square().sum(-2, keepdim=True).clamp_min(EPSILON).sqrt()
+        return key * inverse_root(key.square().sum(-2, keepdim=True))
     return key
+
+
+def inverse_root(squares: Tensor) -> Tensor:
+    """squares^-½; 1 where they are zero, so that all zero stays zero with a finite gradient."""
+    return torch.where(squares > 0, squares, 1).rsqrt()
 
 
 def gather(embedding: Float[Tensor, "U K *R"], size: tuple[int, ...], causal: bool) -> Float[Tensor, "U K N M"]:

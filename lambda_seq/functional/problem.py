@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -38,6 +38,10 @@ class Problem:
         for length in self.size:
             count *= length
         return count
+
+    def on(self, device: torch.device) -> Problem:
+        """The same problem on another device."""
+        return replace(self, device=device)
 
     @classmethod
     def of(

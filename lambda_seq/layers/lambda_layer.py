@@ -49,7 +49,8 @@ class LambdaLayer(nn.Module):
     ) -> None:
         super().__init__()
         dim_out = dim if dim_out is None else dim_out
-        for name, number in dict(dim=dim, dim_out=dim_out, heads=heads, dim_key=dim_key, dim_intra=dim_intra).items():
+        sizes = {"dim": dim, "dim_out": dim_out, "heads": heads, "dim_key": dim_key, "dim_intra": dim_intra}
+        for name, number in sizes.items():
             if number < 1:
                 raise ValueError(f"{name}={number}: expected at least 1")
         if dim_out % heads:

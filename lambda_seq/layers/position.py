@@ -57,7 +57,8 @@ class RelativePositionTable(nn.Module):
         else:
             if max_size is None:
                 raise ValueError(
-                    "scope=None is global and its table needs the largest input: give max_length=N (2D: max_size=(H, W))"
+                    "scope=None is global and its table needs the largest input: give max_length=N "
+                    "(2D: max_size=(H, W))"
                 )
             if min(max_size) < 1:
                 raise ValueError(f"max_size={_plain(max_size)}: expected at least one position per dimension")

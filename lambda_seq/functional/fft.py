@@ -1,0 +1,107 @@
+"""Lambda order by FFT, for global and wide scopes: n log n.
+
+    R_k ⋆ V = F⁻¹( F(R_k reversed) ⊙ F(V) )
+
+k · v inverse transforms forward and 2 · k · v transforms backward, of twice the length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lambda_seq.functional import channelwise
+from lambda_seq.functional.operators import position_operator
+
+
+def fast_length(least: int) -> int:
+    """The smallest even number of the form 2^a · 3^b · 5^c, b + c ≤ 2, that is at least `least`; 1 for 1."""
+    if least <= 1:
+        return 1
+    return min(odd << max(1, (-(-least // odd) - 1).bit_length()) for odd in (1, 3, 5, 9, 15, 25))
+
+
+def transform_lengths(size: Sequence[int], scope: Sequence[int], origin: Sequence[int]) -> tuple[int, ...]:
+    """Length of the transform per dimension: long enough that no offset of the scope wraps around onto the input."""
+    return tuple(
+        fast_length(length + max(first, taps - 1 - first))
+        for length, taps, first in zip(size, scope, origin, strict=True)
+    )
+
+
+class FFTCorrelation:
+    """`channelwise.Correlation` by real FFTs over (Y, X)."""
+
+    key_by_key = True
+
+    def __init__(self, embedding: Tensor, size: Sequence[int], origin: Sequence[int]) -> None:
+        self.size, self.scope = tuple(size), tuple(embedding.shape[2:])
+        self.length = transform_lengths(size, self.scope, origin)
+        self.points = self.length[0] * self.length[1]
+        # R[m − n] convolves with n − m, which runs from origin − (R − 1) to origin; negative ones wrap around.
+        self.shifts = tuple(first - taps + 1 for taps, first in zip(self.scope, origin, strict=True))
+        padding = [0, self.length[1] - self.scope[1], 0, self.length[0] - self.scope[0]]
+        self.kernel = self._transform(F.pad(embedding.flip(-2, -1), padding).roll(self.shifts, (-2, -1)))
+        self.kernel_conjugate: Tensor | None = None  # (U, K, F_Y, F_X), like all that follow only for gradients
+        self.kernel_grad: Tensor | None = None
+
+    def load(self, values: Tensor) -> None:
+        """Take a group of values, (b, v, U, Y, X), by their spectra."""
+        self.values = self._transform(values)
+        self.values_grad: Tensor | None = None
+
+    def lambdas(self, channels: slice, keys: slice) -> Tensor:
+        """Lambdas (b, v, k, Y, X)."""
+        spectrum = self.kernel[0, keys] * self.values[:, channels, 0, None]
+        for intra in range(1, self.kernel.shape[0]):
+            spectrum.addcmul_(self.kernel[intra, keys], self.values[:, channels, intra, None])
+        return self._crop(self._inverse(spectrum))
+
+    def add_gradient(self, channels: slice, keys: slice, grad: Tensor) -> None:
+        """Correlate the gradient of lambdas, (b, v, k, Y, X), with the kernel and with the values."""
+        if self.kernel_conjugate is None or self.kernel_grad is None:
+            self.kernel_conjugate = self.kernel.conj().resolve_conj()
+            self.kernel_grad = torch.zeros_like(self.kernel)
+        if self.values_grad is None:
+            self.values_grad = torch.zeros_like(self.values)
+            self.values_conjugate = self.values.conj().resolve_conj()
+        spectrum = self._transform(grad)  # (b, v, k, F_Y, F_X)
+        for intra in range(self.kernel.shape[0]):
+            for index, key in enumerate(range(keys.start, keys.stop)):
+                self.values_grad[:, channels, intra].addcmul_(self.kernel_conjugate[intra, key], spectrum[:, :, index])
+            for entry in range(spectrum.shape[0]):
+                for index, channel in enumerate(range(channels.start, channels.stop)):
+                    value = self.values_conjugate[entry, channel, intra]
+                    self.kernel_grad[intra, keys].addcmul_(value, spectrum[entry, index])
+
+    def value_gradient(self) -> Tensor:
+        """Gradient of the loaded values, (b, v, U, Y, X)."""
+        return self._crop(self._inverse(self.values_grad))
+
+    def embedding_gradient(self) -> Tensor:
+        """Gradient of the embedding, (U, K, RY, RX)."""
+        backwards = tuple(-shift for shift in self.shifts)
+        kernel = self._inverse(self.kernel_grad).roll(backwards, (-2, -1))
+        return kernel[..., : self.scope[0], : self.scope[1]].flip(-2, -1)
+
+    def _transform(self, x: Tensor) -> Tensor:
+        if self.length[0] == 1:
+            return torch.fft.rfft(x, n=self.length[1])
+        return torch.fft.rfft2(x, s=self.length)
+
+    def _inverse(self, spectrum: Tensor | None) -> Tensor:
+        if self.length[0] == 1:
+            return torch.fft.irfft(spectrum, n=self.length[1])
+        return torch.fft.irfft2(spectrum, s=self.length)
+
+    def _crop(self, x: Tensor) -> Tensor:
+        return x[..., : self.size[0], : self.size[1]]
+
+
+fft = position_operator(
+    "fft", partial(channelwise.forward, FFTCorrelation), partial(channelwise.backward, FFTCorrelation)
+)

@@ -1,0 +1,96 @@
+"""Each algorithm as one operator: autograd, autocast, `torch.compile` and `torch.export` see a single node.
+
+The backward pass is an operator of its own that recomputes what it needs, so that only the inputs are saved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+PositionForward = Callable[[Tensor, Tensor, Tensor, Sequence[int]], Tensor]
+PositionBackward = Callable[[Tensor, Tensor, Tensor, Tensor, Sequence[int]], tuple[Tensor, Tensor, Tensor]]
+
+
+def compute_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """The dtype to compute in: float32 for half precision on a CPU, which has no fast half precision products."""
+    if device.type == "cpu" and dtype in (torch.bfloat16, torch.float16):
+        return torch.float32
+    return dtype
+
+
+def channels_first(tensor: Tensor) -> Tensor:
+    """(B, Y, X, C, D) -> (B, C, Y, X, D), a view: how results and gradients lie in memory."""
+    return tensor.permute(0, 3, 1, 2, 4)
+
+
+def channels_last(tensor: Tensor) -> Tensor:
+    """(B, C, Y, X, D) -> (B, Y, X, C, D), contiguous; without a copy for what the layers make."""
+    return tensor.permute(0, 2, 3, 1, 4).contiguous()
+
+
+def position_operator(name: str, forward: PositionForward, backward: PositionBackward) -> PositionForward:
+    """Register a position algorithm as `lambda_seq::name`, and its backward as `lambda_seq::name_backward`.
+
+    Args:
+        name: of the operator.
+        forward: query (B, H, Y, X, K), value (B, U, Y, X, V), embedding (U, K, RY, RX), origin (index of offset 0 per
+            dimension) -> output (B, H, Y, X, V), laid out in memory as (B, Y, X, H, V).
+        backward: gradient of the output, then forward's arguments -> gradients of query, value (laid out like the
+            output) and embedding (contiguous).
+    """
+    arguments = "Tensor query, Tensor value, Tensor embedding, int[] origin"
+    forward_op = torch.library.custom_op(
+        f"lambda_seq::{name}", exactly(forward), mutates_args=(), schema=f"({arguments}) -> Tensor"
+    )
+    backward_op = torch.library.custom_op(
+        f"lambda_seq::{name}_backward",
+        exactly(backward),
+        mutates_args=(),
+        schema=f"(Tensor grad, {arguments}) -> (Tensor, Tensor, Tensor)",
+    )
+
+    @forward_op.register_fake
+    def _(query: Tensor, value: Tensor, embedding: Tensor, origin: Sequence[int]) -> Tensor:
+        batch, heads, rows, columns, _ = query.shape
+        return channels_first(query.new_empty(batch, rows, columns, heads, value.shape[-1]))
+
+    @backward_op.register_fake
+    def _(
+        grad: Tensor, query: Tensor, value: Tensor, embedding: Tensor, origin: Sequence[int]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        query, value = (tensor.permute(0, 2, 3, 1, 4) for tensor in (query, value))
+        return (
+            channels_first(query.new_empty(query.shape)),
+            channels_first(value.new_empty(value.shape)),
+            embedding.new_empty(embedding.shape),
+        )
+
+    register_gradient(forward_op, backward_op, tensors=3)
+    return forward_op
+
+
+def register_gradient(forward_op: Any, backward_op: Any, tensors: int) -> None:
+    """Let `backward_op(grad, *inputs)` be the gradient of `forward_op(*inputs)`, whose first inputs are tensors."""
+
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.save_for_backward(*inputs[:tensors])
+        ctx.options = inputs[tensors:]
+
+    def gradient(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return (*backward_op(grad, *ctx.saved_tensors, *ctx.options), *[None] * len(ctx.options))
+
+    forward_op.register_autograd(gradient, setup_context=setup_context)
+
+
+def exactly(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Run with autocast off: the algorithm itself says what is computed in which precision."""
+
+    def run(*arguments: Any) -> Any:
+        with torch.autocast(arguments[0].device.type, enabled=False):
+            return function(*arguments)
+
+    return run

@@ -1,0 +1,348 @@
+"""The cost model: what each algorithm would do for a problem, how long that takes here, and which one is fastest.
+
+A candidate's work is counted, not guessed: multiply-adds of matrix products, of convolutions, operations of FFTs,
+numbers streamed through cache, calls of torch. Its time is the work divided by five rates of the machine (`rates.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from lambda_seq.functional import channelwise, windows
+from lambda_seq.functional.banded import block_length
+from lambda_seq.functional.dense import CHUNK as DENSE_CHUNK
+from lambda_seq.functional.fft import transform_lengths
+from lambda_seq.functional.problem import Problem
+from lambda_seq.functional.rates import Rates, rates
+
+
+@dataclass(frozen=True)
+class Work:
+    """What has to be done, in one pass; adds up."""
+
+    products: float = 0  # multiply-adds of matrix products
+    streamed: float = 0  # numbers read and written by everything that is no product, and by products beside them
+    transforms: float = 0  # operations of FFTs, 2.5 · P · log2 P each
+    convolutions: float = 0  # multiply-adds of convolutions forward
+    convolution_gradients: float = 0  # multiply-adds of convolutions backward
+    calls: float = 0  # torch operations
+
+    def __add__(self, other: Work) -> Work:
+        return Work(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
+
+    @property
+    def multiply_adds(self) -> float:
+        """Arithmetic, in multiply-adds: an operation of an FFT counts half."""
+        return self.products + self.convolutions + self.convolution_gradients + self.transforms / 2
+
+    def seconds(self, speed: Rates) -> float:
+        """Predicted time at the rates of a machine."""
+        return (
+            self.products / speed.products
+            + self.streamed / speed.streamed
+            + self.transforms / speed.transforms
+            + self.convolutions / speed.convolutions
+            + self.convolution_gradients / speed.convolution_gradients
+            + self.calls / speed.calls
+        )
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One algorithm for the position lambda."""
+
+    name: str
+    multiply_adds: float
+    peak_bytes: float  # temporaries, results and gradients beside the inputs
+    seconds: float  # predicted
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which algorithm computes the position lambda and why; prints as a table."""
+
+    problem: Problem
+    training: bool
+    candidates: tuple[Candidate, ...]  # fastest first; empty for content only
+
+    @property
+    def algorithm(self) -> str:
+        """Name of the fastest candidate; "content" where there is no position lambda."""
+        return self.candidates[0].name if self.candidates else "content"
+
+    def __str__(self) -> str:
+        problem = self.problem
+        size = " × ".join(map(str, problem.size))
+        head = (
+            f"lambda layer, batch {problem.batch}, size {size}, heads {problem.heads}, k {problem.dim_key}, "
+            f"v {problem.dim_value}, intra {problem.intra}, {problem.dtype}, {problem.device}, "
+            f"{'forward and backward' if self.training else 'forward'}"
+        )
+        if not self.candidates:
+            return f"{head}\ncontent only: one reduction over positions, nothing to choose"
+        assert problem.scope is not None
+        lines = [
+            head,
+            f"position lambda, scope {' × '.join(map(str, problem.scope))}"
+            f"{', causal' if problem.causal else ''}: least predicted time wins",
+            f"{'algorithm':<14}{'multiply-adds':>16}{'peak memory':>14}{'predicted':>14}",
+        ]
+        for index, candidate in enumerate(self.candidates):
+            lines.append(
+                f"{candidate.name:<14}{candidate.multiply_adds:>16.4g}{_bytes(candidate.peak_bytes):>14}"
+                f"{candidate.seconds * 1e3:>11.3g} ms{'  <- chosen' if index == 0 else ''}"
+            )
+        return "\n".join(lines)
+
+
+def plan(
+    query: Float[Tensor, "B H *N K"],
+    key: Float[Tensor, "B U *N K"] | None,
+    value: Float[Tensor, "B U *N V"],
+    embedding: Float[Tensor, "U K *R"] | None,
+    *,
+    mask: Bool[Tensor, "B *N"] | None = None,
+    causal: bool = False,
+    key_norm: str = "softmax",
+    device: torch.device | str | None = None,
+    training: bool | None = None,
+) -> Plan:
+    """What `lambda_layer` would do with these arguments, and what each algorithm would cost.
+
+    Args:
+        query, key, value, embedding, mask, causal, key_norm: as for `lambda_layer`. Only their shapes and dtypes count:
+            tensors on the meta device ask about sizes that do not fit in memory.
+        device: where it would run; None for the tensors' own, or the CPU for meta tensors.
+        training: count the backward pass too; None for whether an input requires a gradient.
+
+    Returns:
+        The plan; `str(plan)` is a table, `plan.algorithm` the choice of `algorithm="auto"`.
+    """
+    problem = Problem.of(query, key, value, embedding, mask, causal, key_norm)
+    if device is None:
+        device = "cpu" if query.device.type == "meta" else query.device
+    problem = problem.on(torch.device(device))
+    if training is None:
+        training = needs_gradient(query, key, value, embedding)
+    return choose(problem, training)
+
+
+def needs_gradient(*tensors: Tensor | None) -> bool:
+    """Whether a backward pass will follow."""
+    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+
+
+def choose(problem: Problem, training: bool) -> Plan:
+    """The plan for a problem at the current rates of its device."""
+    return _choose(problem, training, rates(problem.device, problem.dtype))
+
+
+@lru_cache(maxsize=4096)
+def _choose(problem: Problem, training: bool, speed: Rates) -> Plan:
+    if problem.scope is None:
+        return Plan(problem, training, ())
+    sizes = _Sizes.of(problem)
+    candidates = []
+    for name, count in COUNTS.items():
+        work, temporary = count(sizes, training)
+        candidates.append(
+            Candidate(name, work.multiply_adds, 4 * temporary + sizes.results(training), work.seconds(speed))
+        )
+    return Plan(problem, training, tuple(sorted(candidates, key=lambda candidate: candidate.seconds)))
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """A problem as the algorithms see it: always two-dimensional."""
+
+    B: int
+    H: int
+    U: int
+    K: int
+    V: int
+    Y: int
+    X: int
+    RY: int
+    RX: int
+    origin: tuple[int, int]
+    itemsize: int
+
+    @classmethod
+    def of(cls, problem: Problem) -> _Sizes:
+        assert problem.scope is not None
+        rows, columns = problem.size if len(problem.size) == 2 else (1, *problem.size)
+        scope_rows, scope_columns = problem.scope if len(problem.scope) == 2 else (1, *problem.scope)
+        origin = (0, scope_columns - 1) if problem.causal else ((scope_rows - 1) // 2, (scope_columns - 1) // 2)
+        return cls(
+            problem.batch,
+            problem.heads,
+            problem.intra,
+            problem.dim_key,
+            problem.dim_value,
+            rows,
+            columns,
+            scope_rows,
+            scope_columns,
+            origin,
+            problem.dtype.itemsize,
+        )
+
+    @property
+    def N(self) -> int:  # noqa: N802
+        """Positions in the batch."""
+        return self.B * self.Y * self.X
+
+    def results(self, training: bool) -> float:
+        """Bytes of the output, and of the gradients of query, value and embedding."""
+        output = self.N * self.H * self.V
+        gradients = self.N * (self.H * self.K + self.U * self.V) + self.U * self.K * self.RY * self.RX
+        return self.itemsize * (output + gradients * training)
+
+
+def _matmul(batch: float, m: float, n: float, k: float) -> Work:
+    """A (batched) matrix product: the multiply-adds, and the operands and the result going by."""
+    return Work(products=batch * m * n * k, streamed=batch * (m * k + k * n + m * n), calls=1)
+
+
+def _window_blocks(s: _Sizes, weights: Callable[[int, int], int]) -> tuple[int, int, int, float, Work]:
+    """Block, context, number of blocks, chunks, and the work of laying out windows; the geometry of `Windows`."""
+    block = block_length(s.RX, s.X)
+    across = -(-s.X // block)
+    context = s.RY * (block + s.RX - 1) * s.U
+    per_chunk = max(1, windows.CHUNK // weights(block, context))
+    length = across if s.Y == 1 else s.Y
+    together = max(1, per_chunk // length)
+    parts = -(-s.B // together) * -(-length // per_chunk) * (1 if s.Y == 1 else across)
+    blocks = s.B * s.Y * across
+    # Rows are copied once per chunk of rows; windows of several batch entries once more each.
+    copied = 0.0 if s.Y == 1 else s.B * across * (s.Y + parts / across * (s.RY - 1)) * context / s.RY * s.V
+    if min(together, s.B) > 1:
+        copied += blocks * context * s.V
+    return block, context, blocks, parts, Work(streamed=2 * copied + 2 * s.N * s.U * s.V, calls=6 + 8 * parts)
+
+
+def _banded(s: _Sizes, training: bool) -> tuple[Work, float]:
+    block, context, blocks, chunks, layout = _window_blocks(s, lambda block, context: block * s.H * context)
+    rows, taps = block * s.H, s.RY * s.RX * s.U
+    weights = _matmul(1, blocks * rows, taps, s.K) + Work(streamed=2 * blocks * rows * taps, calls=4 * chunks)
+    apply = _matmul(blocks, rows, s.V, context)
+    work = layout + weights + apply + Work(streamed=2 * blocks * rows * s.V, calls=3 * chunks)
+    padded = blocks * block * (s.U * s.V) * (1 + (s.RY - 1) / s.Y) + s.B * s.RX * s.U * s.V
+    temporary = padded + 2 * windows.CHUNK
+    if training:
+        overlap = Work(streamed=3 * blocks * context * s.V, calls=chunks * (s.RY if s.Y > 1 else context / block))
+        work += work + weights + apply + overlap + _matmul(1, blocks * rows, taps, s.K) + Work(calls=8 * chunks)
+        temporary = 2 * padded + 4 * windows.CHUNK
+    return work, temporary
+
+
+def _toeplitz(s: _Sizes, training: bool) -> tuple[Work, float]:
+    block, context, blocks, chunks, layout = _window_blocks(s, lambda block, context: block * s.K * s.V)
+    positions = blocks * block
+    lambdas = _matmul(blocks, block * s.K, s.V, context)
+    # Products of single positions, (H, K) × (K, V): the loop over them costs more than their arithmetic.
+    apply = Work(products=3 * positions * s.H * s.K * s.V, streamed=2 * positions * s.K * s.V)
+    work = layout + lambdas + apply + Work(streamed=2 * positions * s.H * s.V, calls=6 * chunks)
+    padded = positions * s.U * s.V * (1 + (s.RY - 1) / s.Y)
+    matrix = block * s.K * context
+    temporary = padded + 2 * windows.CHUNK + matrix
+    if training:
+        overlap = Work(streamed=3 * blocks * context * s.V, calls=chunks * (s.RY if s.Y > 1 else context / block))
+        transpose = Work(streamed=2 * blocks * (block * s.K + context) * s.V)
+        work += layout + lambdas + lambdas + lambdas + apply + apply + overlap + transpose + Work(calls=14 * chunks)
+        temporary = 2 * padded + 4 * windows.CHUNK + 2 * matrix
+    return work, temporary
+
+
+def _dense(s: _Sizes, training: bool) -> tuple[Work, float]:
+    row = s.X * s.H * s.Y * s.X * s.U
+    height = min(s.Y, max(1, DENSE_CHUNK // row))
+    width = s.X if height > 1 else min(s.X, max(1, DENSE_CHUNK * s.X // row))
+    whole = height == s.Y and width == s.X
+    together = min(s.B, max(1, DENSE_CHUNK // (row * s.Y))) if whole else 1
+    chunks = -(-s.B // together) * -(-s.Y // height) * -(-s.X // width)
+    taps = (s.Y + height - 1) * (s.X + width - 1) * s.U
+    queries, context = s.N * s.H, s.Y * s.X * s.U
+    weights = _matmul(1, queries, taps, s.K) + Work(streamed=2 * queries * context, calls=6 * chunks)
+    apply = Work(products=queries * context * s.V, streamed=queries * context + chunks * together * context * s.V)
+    work = weights + apply + Work(streamed=2 * s.N * (s.U + s.H) * s.V, calls=8 + 6 * chunks)
+    table = (2 * s.Y - 1) * (2 * s.X - 1) * s.K * s.U
+    together_weights = together * height * width * s.H * (taps + context)
+    temporary = s.N * s.U * s.V + table + together_weights
+    if training:
+        scatter = Work(streamed=queries * (taps + 2 * context), calls=16 * chunks)
+        work += weights + apply + apply + _matmul(1, queries, s.K, taps) + _matmul(1, s.K, taps, queries) + scatter
+        temporary = 2 * (s.N * s.U * s.V + table) + 3 * together_weights
+    return work, temporary
+
+
+def _channel_loops(s: _Sizes, points: float, training: bool) -> tuple[Work, float]:
+    """What `channelwise` does around its correlations: layouts, and the query applied to n · k · v lambdas."""
+    pairs = s.B * s.V * s.K
+    positions = s.Y * s.X
+    group = min(channelwise.GROUP, s.V)
+    together = min(s.B, max(1, channelwise.CHUNK // (s.K * points * group)))
+    groups = -(-s.B // together) * -(-s.V // group)
+    chunks = max(groups, together * group * s.K * points / channelwise.CHUNK * groups)
+    work = Work(
+        streamed=pairs * positions * (1 + 3 * s.H) + 4 * s.N * s.H * (s.K + s.V),
+        calls=8 * groups + chunks * (8 + min(s.K, max(2, channelwise.CHUNK / points))) * 2,
+    )
+    temporary = s.N * s.H * s.K + together * positions * group * (s.U + s.H) + 3 * max(channelwise.CHUNK, 2 * points)
+    if training:
+        applied = Work(streamed=pairs * positions * (6 * s.H + 2))
+        work += work + applied + Work(calls=chunks * (2 * s.H + 40))
+        temporary += s.N * s.H * s.K + together * positions * group * (2 * s.U + s.H)
+    return work, temporary
+
+
+def _fft(s: _Sizes, training: bool) -> tuple[Work, float]:
+    lengths = transform_lengths((s.Y, s.X), (s.RY, s.RX), s.origin)
+    points = math.prod(lengths)
+    loops, temporary = _channel_loops(s, points, training)
+    once = 2.5 * points * math.log2(points)
+    pairs = s.B * s.V * s.K
+    kernels = s.U * s.K
+    work = loops + Work(
+        transforms=once * (pairs + s.B * s.V * s.U + kernels), streamed=3 * points * (pairs * s.U + kernels)
+    )
+    temporary += points * kernels
+    if training:
+        work += Work(
+            transforms=once * (2 * pairs + 2 * s.B * s.V * s.U + 2 * kernels), streamed=12 * points * pairs * s.U
+        )
+        temporary += 3 * points * kernels
+    return work, temporary
+
+
+def _convolution(s: _Sizes, training: bool) -> tuple[Work, float]:
+    loops, temporary = _channel_loops(s, s.Y * s.X, training)
+    products = float(s.N) * s.V * s.K * s.U * s.RY * s.RX
+    work = loops + Work(convolutions=products)
+    if training:
+        work += Work(convolutions=products, convolution_gradients=2 * products)
+    return work, temporary
+
+
+COUNTS: dict[str, Callable[[_Sizes, bool], tuple[Work, float]]] = {
+    "banded": _banded,
+    "dense": _dense,
+    "toeplitz": _toeplitz,
+    "convolution": _convolution,
+    "fft": _fft,
+}
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024 or unit == "GiB":
+            return f"{count:.4g} {unit}"
+        count /= 1024
+    raise AssertionError
