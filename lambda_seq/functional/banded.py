@@ -14,7 +14,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lambda_seq.functional.operators import channels_first, channels_last, compute_dtype, position_operator
+from lambda_seq.functional.operators import (
+    channels_first,
+    channels_last,
+    compute_dtype,
+    multiply_into,
+    position_operator,
+)
 from lambda_seq.functional.windows import Chunk, Windows
 
 
@@ -22,6 +28,11 @@ def block_length(scope: int, columns: int) -> int:
     """Queries per block: long enough for good matrix products, short enough that the band fills its matrix."""
     wanted = 8 if scope <= 8 else 16 if scope <= 64 else 32 if scope <= 512 else 64
     return min(wanted, columns)
+
+
+def largest_temporary(block: int, heads: int, dim_value: int, context: int) -> int:
+    """Floats that one block needs: its weights, its outputs, or the gradient of its window."""
+    return max(block * heads * context, block * heads * dim_value, context * dim_value)
 
 
 def by_offset(matrices: Tensor, windows: Windows, heads: int) -> Tensor:
@@ -42,9 +53,9 @@ def _setup(query: Tensor, value: Tensor, embedding: Tensor, origin: Sequence[int
     dtype = compute_dtype(query.dtype, query.device)
     _, _, rows, columns = embedding.shape
     block = block_length(columns, query.shape[3])
-    context = rows * (block + columns - 1) * embedding.shape[0]
-    weights = block * query.shape[1] * context
-    windows = Windows(channels_last(value), (rows, columns), (origin[0], origin[1]), block, weights)
+    heads, dim_value, intra = query.shape[1], value.shape[-1], value.shape[1]
+    largest = largest_temporary(block, heads, dim_value, rows * (block + columns - 1) * intra)
+    windows = Windows(channels_last(value), (rows, columns), (origin[0], origin[1]), block, largest)
     offsets = embedding.permute(1, 2, 3, 0).flatten(1).to(dtype)  # (K, RY·RX·U)
     return windows.pad_columns(channels_last(query)), offsets, windows
 
@@ -66,8 +77,7 @@ def forward(query: Tensor, value: Tensor, embedding: Tensor, origin: Sequence[in
         matrices = band[: values.shape[0]]
         weights = by_offset(matrices, windows, heads)
         weights.copy_((_queries(query, windows, chunk, dtype) @ offsets).view(weights.shape))
-        part = windows.select(output, chunk)
-        part.copy_(torch.bmm(matrices, values).view(part.shape))
+        multiply_into(windows.select(output, chunk), matrices, values)
     return channels_first(output[:, :, :columns].contiguous())
 
 
@@ -94,8 +104,7 @@ def backward(
         windows.add(grad_value, torch.bmm(matrices.mT, grads), chunk)
         grad_matrices = torch.bmm(grads, values.mT)  # also outside the band, which is not read
         grad_weights = by_offset(grad_matrices, windows, heads).reshape(queries.shape[0], -1)
-        part = windows.select(grad_query, chunk)
-        part.copy_((grad_weights @ offsets.mT).view(part.shape))
+        multiply_into(windows.select(grad_query, chunk), grad_weights, offsets.mT)
         grad_offsets += queries.mT @ grad_weights
     intra, dim_key, *scope = embedding.shape
     return (

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lambda_seq.functional.naive import inverse_root
-from lambda_seq.functional.operators import channels_last
+from lambda_seq.functional.operators import channels_last, without_autocast
 from lambda_seq.functional.scan import scan
 
 
@@ -34,7 +34,7 @@ def content(
         return scan(query, key, value, key_norm)
     key, value = (tensor.flatten(2, 3) for tensor in (key, value))  # (B, U, M, ·)
     wide = torch.promote_types(query.dtype, torch.float32)
-    with torch.autocast(query.device.type, enabled=False):
+    with without_autocast(query.device):
         lambdas = torch.einsum("bumk,bumv->bkv", _normalise(key.to(wide), mask, key_norm), value.to(wide))
         low = query.device.type == "cpu"  # no fast half precision products there
         queries = channels_last(query).flatten(1, 3).to(wide if low else query.dtype)  # (B, Y·X·H, K)

@@ -16,7 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lambda_seq.functional.operators import channels_first, channels_last, compute_dtype, position_operator
+from lambda_seq.functional.operators import (
+    channels_first,
+    channels_last,
+    compute_dtype,
+    multiply_into,
+    position_operator,
+)
 
 # Floats that the weights of one chunk may hold; measured, see `windows.CHUNK`.
 CHUNK = 2**19
@@ -101,8 +107,7 @@ def forward(query: Tensor, value: Tensor, embedding: Tensor, origin: Sequence[in
     output = query.new_empty(*rows.query.shape[:-1], rows.dim_value)  # (B, Y, X, H, V)
     for chunk in rows.chunks():
         _, _, weights = rows.weights(chunk)
-        part = output[chunk.batch, chunk.rows, chunk.columns]
-        part.copy_(torch.bmm(weights, rows.value[chunk.batch]).view(part.shape))
+        multiply_into(output[chunk.batch, chunk.rows, chunk.columns], weights, rows.value[chunk.batch])
     return channels_first(output)
 
 
@@ -127,8 +132,7 @@ def backward(
         place = rows.by_position(grad_products, chunk)
         place.copy_(torch.bmm(grads, rows.value[chunk.batch].mT).view(place.shape))
         grad_products = grad_products.view(queries.shape[0], -1)
-        part = grad_query[chunk.batch, chunk.rows, chunk.columns]
-        part.copy_((grad_products @ offsets.flatten(1).mT).view(part.shape))
+        multiply_into(grad_query[chunk.batch, chunk.rows, chunk.columns], grad_products, offsets.flatten(1).mT)
         rows.chunk_offsets(grad_offsets, chunk).add_((queries.mT @ grad_products).view(offsets.shape))
     top, left = rows.before
     grad_offsets = grad_offsets[:, top : top + rows.scope[0], left : left + rows.scope[1]]

@@ -6,6 +6,7 @@ The backward pass is an operator of its own that recomputes what it needs, so th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -30,6 +31,14 @@ def channels_first(tensor: Tensor) -> Tensor:
 def channels_last(tensor: Tensor) -> Tensor:
     """(B, C, Y, X, D) -> (B, Y, X, C, D), contiguous; without a copy for what the layers make."""
     return tensor.permute(0, 2, 3, 1, 4).contiguous()
+
+
+def multiply_into(target: Tensor, left: Tensor, right: Tensor) -> None:
+    """target = left @ right for matrices or batches of them, target of any shape; without a copy where it can be."""
+    if target.is_contiguous() and target.dtype == left.dtype:
+        torch.matmul(left, right, out=target.view(*left.shape[:-1], right.shape[-1]))
+    else:
+        target.copy_((left @ right).view(target.shape))
 
 
 def position_operator(name: str, forward: PositionForward, backward: PositionBackward) -> PositionForward:
@@ -86,11 +95,18 @@ def register_gradient(forward_op: Any, backward_op: Any, tensors: int) -> None:
     forward_op.register_autograd(gradient, setup_context=setup_context)
 
 
+def without_autocast(device: torch.device) -> AbstractContextManager[None]:
+    """Autocast off: the algorithms say themselves what is computed in which precision."""
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()  # the meta device, for one
+
+
 def exactly(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Run with autocast off: the algorithm itself says what is computed in which precision."""
+    """The function, run without autocast."""
 
     def run(*arguments: Any) -> Any:
-        with torch.autocast(arguments[0].device.type, enabled=False):
+        with without_autocast(arguments[0].device):
             return function(*arguments)
 
     return run

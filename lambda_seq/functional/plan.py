@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lambda_seq.functional import channelwise, windows
-from lambda_seq.functional.banded import block_length
+from lambda_seq.functional.banded import block_length, largest_temporary
 from lambda_seq.functional.dense import CHUNK as DENSE_CHUNK
 from lambda_seq.functional.fft import transform_lengths
 from lambda_seq.functional.problem import Problem
@@ -229,7 +229,7 @@ def _window_blocks(s: _Sizes, weights: Callable[[int, int], int]) -> tuple[int, 
 
 
 def _banded(s: _Sizes, training: bool) -> tuple[Work, float]:
-    block, context, blocks, chunks, layout = _window_blocks(s, lambda block, context: block * s.H * context)
+    block, context, blocks, chunks, layout = _window_blocks(s, lambda block, context: largest_temporary(block, s.H, s.V, context))
     rows, taps = block * s.H, s.RY * s.RX * s.U
     weights = _matmul(1, blocks * rows, taps, s.K) + Work(streamed=2 * blocks * rows * taps, calls=4 * chunks)
     apply = _matmul(blocks, rows, s.V, context)
@@ -244,7 +244,7 @@ def _banded(s: _Sizes, training: bool) -> tuple[Work, float]:
 
 
 def _toeplitz(s: _Sizes, training: bool) -> tuple[Work, float]:
-    block, context, blocks, chunks, layout = _window_blocks(s, lambda block, context: block * s.K * s.V)
+    block, context, blocks, chunks, layout = _window_blocks(s, lambda block, context: max(block * s.K, context) * s.V)
     positions = blocks * block
     lambdas = _matmul(blocks, block * s.K, s.V, context)
     # Products of single positions, (H, K) × (K, V): the loop over them costs more than their arithmetic.

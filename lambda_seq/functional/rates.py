@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,15 @@ class Rates:
     calls: float  # torch operations
 
 
-# Where nothing was calibrated. CPU: two cores of an AMD EPYC with AVX2, float32 (`calibrate`, then fitted to
-# `scripts/benchmark.py plan`). CUDA: not measured yet; the order of magnitude of a data centre GPU.
+# Where nothing was calibrated. CPU: two cores of an AMD EPYC with AVX2, float32, fitted to the times of all algorithms
+# over the grid of `scripts/benchmark.py plan`. CUDA: not measured yet; the order of magnitude of a data centre GPU.
 DEFAULTS = {
-    "cpu": Rates(80e9, 3e9, 25e9, 35e9, 6e9, 100e3),
+    "cpu": Rates(77e9, 9.3e9, 48e9, 53e9, 14.6e9, 110e3),
     "cuda": Rates(10e12, 300e9, 2e12, 2e12, 1e12, 100e3),
 }
+
+# What `_probe` gave on that CPU. A probe is one call in a loop, the fit is whole algorithms: their ratio carries over.
+PROBED = Rates(63.6e9, 10.7e9, 25e9, 44e9, 6.2e9, 230e3)
 
 _measured: dict[str, Rates] | None = None
 
@@ -61,7 +65,13 @@ def calibrate(device: torch.device | str = "cpu", dtype: torch.dtype = torch.flo
     device = torch.device(device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device={str(device)!r}: no CUDA device was found; use device='cpu'")
-    measured = _measure(device, dtype)
+    probed = _probe(device, dtype)
+    measured = Rates(
+        **{
+            field.name: getattr(probed, field.name) * getattr(DEFAULTS["cpu"], field.name) / getattr(PROBED, field.name)
+            for field in fields(Rates)
+        }
+    )
     known = {**_load(), _name(device, dtype): measured}
     file = cache_file()
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -89,17 +99,21 @@ def _load() -> dict[str, Rates]:
         return {}
 
 
-def _measure(device: torch.device, dtype: torch.dtype) -> Rates:
+def _probe(device: torch.device, dtype: torch.dtype) -> Rates:
     low = device.type == "cpu" and dtype in (torch.bfloat16, torch.float16)
-    options = {"device": device, "dtype": torch.float32 if low else dtype}  # what the algorithms compute in there
-    wide = {"device": device, "dtype": torch.promote_types(dtype, torch.float32)}
-    a, b = torch.randn(16, 128, 160, **options), torch.randn(16, 160, 64, **options)
-    x, y, z = (torch.randn(2**18, **options) for _ in range(3))
-    signal = torch.randn(16, 2**14, **wide)
+    narrow = torch.float32 if low else dtype  # what the algorithms compute products in there
+    wide = torch.promote_types(dtype, torch.float32)
+
+    def randn(*size: int, dtype: torch.dtype) -> Tensor:
+        return torch.randn(*size, device=device, dtype=dtype)
+
+    a, b = randn(16, 128, 160, dtype=narrow), randn(16, 160, 64, dtype=narrow)
+    x, y, z = (randn(2**18, dtype=narrow) for _ in range(3))
+    signal = randn(16, 2**14, dtype=wide)
     spectrum = torch.fft.rfft(signal)
-    image, kernel = torch.randn(64, 1, 62, 62, **wide), torch.randn(16, 1, 7, 7, **wide)
+    image, kernel = randn(64, 1, 62, 62, dtype=wide), randn(16, 1, 7, 7, dtype=wide)
     grad = F.conv2d(image, kernel)
-    tiny = torch.zeros(1, **options)
+    tiny = randn(1, dtype=narrow)
     products = a.numel() * b.shape[-1]
     convolved = grad.numel() * kernel[0].numel()
 

@@ -13,7 +13,13 @@ import torch
 from torch import Tensor
 
 from lambda_seq.functional.banded import block_length, by_offset
-from lambda_seq.functional.operators import channels_first, channels_last, compute_dtype, position_operator
+from lambda_seq.functional.operators import (
+    channels_first,
+    channels_last,
+    compute_dtype,
+    multiply_into,
+    position_operator,
+)
 from lambda_seq.functional.windows import Windows
 
 
@@ -22,9 +28,9 @@ def _setup(query: Tensor, value: Tensor, embedding: Tensor, origin: Sequence[int
     dtype = compute_dtype(query.dtype, query.device)
     _, dim_key, rows, columns = embedding.shape
     block = block_length(columns, query.shape[3])
-    windows = Windows(
-        channels_last(value), (rows, columns), (origin[0], origin[1]), block, block * dim_key * value.shape[-1]
-    )
+    context = rows * (block + columns - 1) * value.shape[1]
+    largest = max(block * dim_key, context) * value.shape[-1]
+    windows = Windows(channels_last(value), (rows, columns), (origin[0], origin[1]), block, largest)
     matrix = torch.zeros(1, block * dim_key, windows.context, dtype=dtype, device=query.device)
     place = by_offset(matrix, windows, dim_key)  # (1, B, K, RY, RX·U)
     place.copy_(embedding.permute(1, 2, 3, 0).flatten(2))
@@ -40,8 +46,7 @@ def forward(query: Tensor, value: Tensor, embedding: Tensor, origin: Sequence[in
         values = windows.values(chunk, matrix.dtype)  # (blocks, context, V)
         lambdas = torch.matmul(matrix, values).view(-1, dim_key, values.shape[-1])  # (blocks·B, K, V)
         queries = windows.select(query, chunk).to(matrix.dtype).flatten(0, 2)  # (blocks·B, H, K)
-        part = windows.select(output, chunk)
-        part.copy_(torch.bmm(queries, lambdas).view(part.shape))
+        multiply_into(windows.select(output, chunk), queries, lambdas)
     return channels_first(output[:, :, :columns].contiguous())
 
 
@@ -61,8 +66,7 @@ def backward(
         lambdas = torch.matmul(matrix, values).view(-1, dim_key, values.shape[-1])  # (blocks·B, K, V)
         queries = windows.select(query, chunk).to(matrix.dtype).flatten(0, 2)  # (blocks·B, H, K)
         grads = windows.select(grad, chunk).to(matrix.dtype).flatten(0, 2)  # (blocks·B, H, V)
-        part = windows.select(grad_query, chunk)
-        part.copy_(torch.bmm(grads, lambdas.mT).view(part.shape))
+        multiply_into(windows.select(grad_query, chunk), grads, lambdas.mT)
         torch.bmm(queries.mT, grads, out=lambdas)
         grad_lambdas = lambdas.view(values.shape[0], -1, values.shape[-1])  # (blocks, B·K, V)
         windows.add(grad_value, torch.matmul(matrix.mT, grad_lambdas), chunk)
