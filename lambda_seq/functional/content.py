@@ -40,7 +40,7 @@ def content(
         queries = channels_last(query).flatten(1, 3).to(wide if low else query.dtype)  # (B, Y·X·H, K)
         output = torch.bmm(queries, lambdas.to(queries.dtype)).to(query.dtype)
     batch, heads, rows, columns, _ = query.shape
-    return output.view(batch, rows, columns, heads, -1).permute(0, 3, 1, 2, 4)
+    return output.view(batch, rows, columns, heads, value.shape[-1]).permute(0, 3, 1, 2, 4)
 
 
 def _normalise(key: Tensor, mask: Tensor | None, key_norm: str) -> Tensor:

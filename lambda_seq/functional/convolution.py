@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lambda_seq.functional import channelwise
-from lambda_seq.functional.operators import position_operator
 
 
 class DirectCorrelation:
@@ -71,6 +70,5 @@ class DirectCorrelation:
         return self.kernel_grad.transpose(0, 1)
 
 
-convolution = position_operator(
-    "convolution", partial(channelwise.forward, DirectCorrelation), partial(channelwise.backward, DirectCorrelation)
-)
+forward = partial(channelwise.forward, DirectCorrelation)
+backward = partial(channelwise.backward, DirectCorrelation)

@@ -21,7 +21,6 @@ from lambda_seq.functional.operators import (
     channels_last,
     compute_dtype,
     multiply_into,
-    position_operator,
 )
 
 # Floats that the weights of one chunk may hold; measured, see `windows.CHUNK`.
@@ -47,9 +46,8 @@ class _Rows:
         self.query = channels_last(query)
         self.batch, self.rows, self.columns, self.heads, self.dim_key = self.query.shape
         self.intra, self.dim_value = value.shape[1], value.shape[-1]
-        self.value = channels_last(value).flatten(1, 3).unflatten(1, (-1, self.intra)).flatten(1, 2)
-        self.value = self.value.view(self.batch, -1, self.dim_value).to(self.dtype)  # (B, Y·X·U, V)
-        self.origin, self.scope = tuple(origin), tuple(embedding.shape[2:])
+        self.value = channels_last(value).flatten(1, 3).to(self.dtype)  # (B, Y·X·U, V)
+        self.scope = tuple(embedding.shape[2:])
         # Offset 0 in the middle of 2Y − 1 rows and 2X − 1 columns
         before = [length - 1 - first for length, first in zip((self.rows, self.columns), origin, strict=True)]
         after = [
@@ -98,7 +96,7 @@ class _Rows:
         offsets = self.chunk_offsets(self.offsets, chunk)
         queries = query.reshape(-1, self.dim_key)
         products = (queries @ offsets.flatten(1)).view(*query.shape[:-1], *offsets.shape[1:])
-        return queries, offsets, self.by_position(products, chunk).reshape(query.shape[0], -1, self.value.shape[1])
+        return queries, offsets, self.by_position(products, chunk).flatten(4).flatten(1, 3)
 
 
 def forward(query: Tensor, value: Tensor, embedding: Tensor, origin: Sequence[int]) -> Tensor:
@@ -125,7 +123,7 @@ def backward(
         queries, offsets, weights = rows.weights(chunk)
         grads = grad[chunk.batch, chunk.rows, chunk.columns].to(rows.dtype)
         shape = grads.shape[:-1]
-        grads = grads.reshape(grads.shape[0], -1, rows.dim_value)  # (b, y·x·H, V)
+        grads = grads.flatten(1, 3)  # (b, y·x·H, V)
         grad_value[chunk.batch].baddbmm_(weights.mT, grads)
         # Offsets that lead out of the input keep a gradient of zero.
         grad_products = offsets.new_zeros(*shape, *offsets.shape[1:])
@@ -141,6 +139,3 @@ def backward(
         channels_first(grad_value.view(rows.batch, rows.rows, rows.columns, rows.intra, -1).to(value.dtype)),
         grad_offsets.permute(3, 0, 1, 2).to(embedding.dtype).contiguous(),
     )
-
-
-dense = position_operator("dense", forward, backward)

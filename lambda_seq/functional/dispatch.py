@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lambda_seq.functional import naive
-from lambda_seq.functional.banded import banded
+from lambda_seq.functional import banded, convolution, dense, fft, naive, toeplitz
 from lambda_seq.functional.content import content
-from lambda_seq.functional.convolution import convolution
-from lambda_seq.functional.dense import dense
-from lambda_seq.functional.fft import fft
-from lambda_seq.functional.plan import choose, needs_gradient
+from lambda_seq.functional.operators import position_operator
+from lambda_seq.functional.plan import Sizes, fastest
 from lambda_seq.functional.problem import Problem
-from lambda_seq.functional.toeplitz import toeplitz
 
-POSITION = {"banded": banded, "dense": dense, "toeplitz": toeplitz, "convolution": convolution, "fft": fft}
-ALGORITHMS = ("auto", "naive", *POSITION)
+_MODULES = {"banded": banded, "dense": dense, "toeplitz": toeplitz, "convolution": convolution, "fft": fft}
+
+
+def _auto_forward(query: Tensor, value: Tensor, embedding: Tensor, origin: Sequence[int]) -> Tensor:
+    sizes = Sizes.of_tensors(query, value, embedding, origin)
+    module = _MODULES[fastest(sizes, query.device, query.dtype, backward=False)]
+    return module.forward(query, value, embedding, origin)
+
+
+def _auto_backward(
+    grad: Tensor, query: Tensor, value: Tensor, embedding: Tensor, origin: Sequence[int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    sizes = Sizes.of_tensors(query, value, embedding, origin)
+    module = _MODULES[fastest(sizes, query.device, query.dtype, backward=True)]
+    return module.backward(grad, query, value, embedding, origin)
+
+
+# "auto" is an operator too: it chooses when it runs, so that compiled and exported programs choose for what they get.
+POSITION = {
+    **{name: position_operator(name, module.forward, module.backward) for name, module in _MODULES.items()},
+    "auto": position_operator("position", _auto_forward, _auto_backward),
+}
+ALGORITHMS = ("auto", "naive", *_MODULES)
 
 
 def lambda_layer(
@@ -61,8 +80,6 @@ def lambda_layer(
         raise ValueError(f"algorithm={algorithm!r}: expected one of {', '.join(map(repr, ALGORITHMS))}")
     if algorithm == "naive":
         return naive.lambda_layer(query, key, value, embedding, mask=mask, causal=causal, key_norm=key_norm)
-    if algorithm == "auto" and embedding is not None:
-        algorithm = choose(problem, needs_gradient(query, key, value, embedding)).algorithm
     if mask is not None:
         value = value.masked_fill(~mask[:, None, ..., None], 0)
     if len(problem.size) == 1:  # a sequence is an image of one row

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lambda_seq.functional import channelwise
-from lambda_seq.functional.operators import position_operator
 
 
 def fast_length(least: int) -> int:
@@ -102,6 +101,5 @@ class FFTCorrelation:
         return x[..., : self.size[0], : self.size[1]]
 
 
-fft = position_operator(
-    "fft", partial(channelwise.forward, FFTCorrelation), partial(channelwise.backward, FFTCorrelation)
-)
+forward = partial(channelwise.forward, FFTCorrelation)
+backward = partial(channelwise.backward, FFTCorrelation)

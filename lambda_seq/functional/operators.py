@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+# Arguments and results: see `position_operator`.
 PositionForward = Callable[[Tensor, Tensor, Tensor, Sequence[int]], Tensor]
 PositionBackward = Callable[[Tensor, Tensor, Tensor, Tensor, Sequence[int]], tuple[Tensor, Tensor, Tensor]]
 

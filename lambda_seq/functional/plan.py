@@ -7,7 +7,7 @@ numbers streamed through cache, calls of torch. Its time is the work divided by 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -37,6 +37,9 @@ class Work:
     def __add__(self, other: Work) -> Work:
         return Work(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
 
+    def __sub__(self, other: Work) -> Work:
+        return Work(*(getattr(self, name) - getattr(other, name) for name in self.__dataclass_fields__))
+
     @property
     def multiply_adds(self) -> float:
         """Arithmetic, in multiply-adds: an operation of an FFT counts half."""
@@ -56,50 +59,62 @@ class Work:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One algorithm for the position lambda."""
+    """One algorithm for the position lambda, forward and backward.
+
+    The two passes stand alone, as a backward pass starts from the inputs: each may take the algorithm that suits it.
+    """
 
     name: str
-    multiply_adds: float
-    peak_bytes: float  # temporaries, results and gradients beside the inputs
-    seconds: float  # predicted
+    multiply_adds: tuple[float, float]
+    seconds: tuple[float, float]  # predicted
+    peak_bytes: tuple[float, float]  # temporaries, results and gradients beside the inputs
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Which algorithm computes the position lambda and why; prints as a table."""
+    """Which algorithm computes the position lambda in each pass, and why; prints as a table."""
 
     problem: Problem
-    training: bool
-    candidates: tuple[Candidate, ...]  # fastest first; empty for content only
+    candidates: tuple[Candidate, ...]  # fastest forward first; empty for content only
 
     @property
     def algorithm(self) -> str:
-        """Name of the fastest candidate; "content" where there is no position lambda."""
+        """Name of the fastest candidate forward; "content" where there is no position lambda."""
         return self.candidates[0].name if self.candidates else "content"
+
+    @property
+    def backward_algorithm(self) -> str:
+        """Name of the fastest candidate backward."""
+        if not self.candidates:
+            return "content"
+        return min(self.candidates, key=lambda candidate: candidate.seconds[1]).name
 
     def __str__(self) -> str:
         problem = self.problem
-        size = " × ".join(map(str, problem.size))
         head = (
-            f"lambda layer, batch {problem.batch}, size {size}, heads {problem.heads}, k {problem.dim_key}, "
-            f"v {problem.dim_value}, intra {problem.intra}, {problem.dtype}, {problem.device}, "
-            f"{'forward and backward' if self.training else 'forward'}"
+            f"lambda layer, batch {problem.batch}, size {_by(problem.size)}, heads {problem.heads}, "
+            f"k {problem.dim_key}, v {problem.dim_value}, intra {problem.intra}, {problem.dtype}, {problem.device}"
         )
-        if not self.candidates:
+        if not self.candidates or problem.scope is None:
             return f"{head}\ncontent only: one reduction over positions, nothing to choose"
-        assert problem.scope is not None
+        causal = ", causal" if problem.causal else ""
+        columns = ("multiply-adds", "peak memory", "predicted")
         lines = [
             head,
-            f"position lambda, scope {' × '.join(map(str, problem.scope))}"
-            f"{', causal' if problem.causal else ''}: least predicted time wins",
-            f"{'algorithm':<14}{'multiply-adds':>16}{'peak memory':>14}{'predicted':>14}",
+            f"position lambda, scope {_by(problem.scope)}{causal}: the least predicted time wins, in each pass",
+            f"{'':<12}{'forward':>14}{'':>28}{'backward':>16}",
+            f"{'algorithm':<12}" + "".join(f"{column:>14}" for column in columns * 2),
         ]
-        for index, candidate in enumerate(self.candidates):
-            lines.append(
-                f"{candidate.name:<14}{candidate.multiply_adds:>16.4g}{_bytes(candidate.peak_bytes):>14}"
-                f"{candidate.seconds * 1e3:>11.3g} ms{'  <- chosen' if index == 0 else ''}"
-            )
-        return "\n".join(lines)
+        for candidate in self.candidates:
+            line = f"{candidate.name:<12}"
+            for index, chosen in enumerate((self.algorithm, self.backward_algorithm)):
+                line += (
+                    f"{candidate.multiply_adds[index]:>14.3g}{_bytes(candidate.peak_bytes[index]):>14}"
+                    f"{candidate.seconds[index] * 1e3:>11.3g} ms"
+                )
+                line = f"{line[:-3]}*ms" if candidate.name == chosen else line
+            lines.append(line)
+        return "\n".join([*lines, "* chosen"])
 
 
 def plan(
@@ -112,7 +127,6 @@ def plan(
     causal: bool = False,
     key_norm: str = "softmax",
     device: torch.device | str | None = None,
-    training: bool | None = None,
 ) -> Plan:
     """What `lambda_layer` would do with these arguments, and what each algorithm would cost.
 
@@ -120,47 +134,50 @@ def plan(
         query, key, value, embedding, mask, causal, key_norm: as for `lambda_layer`. Only their shapes and dtypes count:
             tensors on the meta device ask about sizes that do not fit in memory.
         device: where it would run; None for the tensors' own, or the CPU for meta tensors.
-        training: count the backward pass too; None for whether an input requires a gradient.
 
     Returns:
-        The plan; `str(plan)` is a table, `plan.algorithm` the choice of `algorithm="auto"`.
+        The plan; `str(plan)` is a table, `plan.algorithm` and `plan.backward_algorithm` are what "auto" takes.
     """
     problem = Problem.of(query, key, value, embedding, mask, causal, key_norm)
     if device is None:
         device = "cpu" if query.device.type == "meta" else query.device
     problem = problem.on(torch.device(device))
-    if training is None:
-        training = needs_gradient(query, key, value, embedding)
-    return choose(problem, training)
+    if problem.scope is None:
+        return Plan(problem, ())
+    sizes = Sizes.of(problem)
+    return Plan(problem, candidates(sizes, rates(problem.device, problem.dtype)))
 
 
-def needs_gradient(*tensors: Tensor | None) -> bool:
-    """Whether a backward pass will follow."""
-    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
-
-
-def choose(problem: Problem, training: bool) -> Plan:
-    """The plan for a problem at the current rates of its device."""
-    return _choose(problem, training, rates(problem.device, problem.dtype))
+def fastest(sizes: Sizes, device: torch.device, dtype: torch.dtype, backward: bool) -> str:
+    """The algorithm to take for one pass, at the current rates of the device."""
+    return _fastest(sizes, rates(device, dtype), backward)
 
 
 @lru_cache(maxsize=4096)
-def _choose(problem: Problem, training: bool, speed: Rates) -> Plan:
-    if problem.scope is None:
-        return Plan(problem, training, ())
-    sizes = _Sizes.of(problem)
-    candidates = []
+def _fastest(sizes: Sizes, speed: Rates, backward: bool) -> str:
+    return min(candidates(sizes, speed), key=lambda candidate: candidate.seconds[backward]).name
+
+
+def candidates(sizes: Sizes, speed: Rates) -> tuple[Candidate, ...]:
+    """All algorithms for the position lambda at the given rates, fastest forward first."""
+    found = []
     for name, count in COUNTS.items():
-        work, temporary = count(sizes, training)
-        candidates.append(
-            Candidate(name, work.multiply_adds, 4 * temporary + sizes.results(training), work.seconds(speed))
+        (forward, temporary), (both, both_temporary) = count(sizes, False), count(sizes, True)
+        backward = both - forward
+        found.append(
+            Candidate(
+                name,
+                (forward.multiply_adds, backward.multiply_adds),
+                (forward.seconds(speed), backward.seconds(speed)),
+                (4 * temporary + sizes.results(False), 4 * both_temporary + sizes.results(True)),
+            )
         )
-    return Plan(problem, training, tuple(sorted(candidates, key=lambda candidate: candidate.seconds)))
+    return tuple(sorted(found, key=lambda candidate: candidate.seconds[0]))
 
 
 @dataclass(frozen=True)
-class _Sizes:
-    """A problem as the algorithms see it: always two-dimensional."""
+class Sizes:
+    """The position part of a problem as the algorithms see it: always two-dimensional."""
 
     B: int
     H: int
@@ -175,7 +192,8 @@ class _Sizes:
     itemsize: int
 
     @classmethod
-    def of(cls, problem: Problem) -> _Sizes:
+    def of(cls, problem: Problem) -> Sizes:
+        """From a problem with a position lambda; a sequence is an image of one row."""
         assert problem.scope is not None
         rows, columns = problem.size if len(problem.size) == 2 else (1, *problem.size)
         scope_rows, scope_columns = problem.scope if len(problem.scope) == 2 else (1, *problem.scope)
@@ -194,6 +212,15 @@ class _Sizes:
             problem.dtype.itemsize,
         )
 
+    @classmethod
+    def of_tensors(cls, query: Tensor, value: Tensor, embedding: Tensor, origin: Sequence[int]) -> Sizes:
+        """From the arguments of a position operator."""
+        batch, heads, rows, columns, dim_key = query.shape
+        intra, dim_value = value.shape[1], value.shape[-1]
+        scope_rows, scope_columns = embedding.shape[2:]
+        sizes = (batch, heads, intra, dim_key, dim_value, rows, columns, scope_rows, scope_columns)
+        return cls(*sizes, origin=(origin[0], origin[1]), itemsize=query.itemsize)
+
     @property
     def N(self) -> int:  # noqa: N802
         """Positions in the batch."""
@@ -211,7 +238,7 @@ def _matmul(batch: float, m: float, n: float, k: float) -> Work:
     return Work(products=batch * m * n * k, streamed=batch * (m * k + k * n + m * n), calls=1)
 
 
-def _window_blocks(s: _Sizes, weights: Callable[[int, int], int]) -> tuple[int, int, int, float, Work]:
+def _window_blocks(s: Sizes, weights: Callable[[int, int], int]) -> tuple[int, int, int, float, Work]:
     """Block, context, number of blocks, chunks, and the work of laying out windows; the geometry of `Windows`."""
     block = block_length(s.RX, s.X)
     across = -(-s.X // block)
@@ -228,8 +255,10 @@ def _window_blocks(s: _Sizes, weights: Callable[[int, int], int]) -> tuple[int, 
     return block, context, blocks, parts, Work(streamed=2 * copied + 2 * s.N * s.U * s.V, calls=6 + 8 * parts)
 
 
-def _banded(s: _Sizes, training: bool) -> tuple[Work, float]:
-    block, context, blocks, chunks, layout = _window_blocks(s, lambda block, context: largest_temporary(block, s.H, s.V, context))
+def _banded(s: Sizes, training: bool) -> tuple[Work, float]:
+    block, context, blocks, chunks, layout = _window_blocks(
+        s, lambda block, context: largest_temporary(block, s.H, s.V, context)
+    )
     rows, taps = block * s.H, s.RY * s.RX * s.U
     weights = _matmul(1, blocks * rows, taps, s.K) + Work(streamed=2 * blocks * rows * taps, calls=4 * chunks)
     apply = _matmul(blocks, rows, s.V, context)
@@ -243,7 +272,7 @@ def _banded(s: _Sizes, training: bool) -> tuple[Work, float]:
     return work, temporary
 
 
-def _toeplitz(s: _Sizes, training: bool) -> tuple[Work, float]:
+def _toeplitz(s: Sizes, training: bool) -> tuple[Work, float]:
     block, context, blocks, chunks, layout = _window_blocks(s, lambda block, context: max(block * s.K, context) * s.V)
     positions = blocks * block
     lambdas = _matmul(blocks, block * s.K, s.V, context)
@@ -261,7 +290,7 @@ def _toeplitz(s: _Sizes, training: bool) -> tuple[Work, float]:
     return work, temporary
 
 
-def _dense(s: _Sizes, training: bool) -> tuple[Work, float]:
+def _dense(s: Sizes, training: bool) -> tuple[Work, float]:
     row = s.X * s.H * s.Y * s.X * s.U
     height = min(s.Y, max(1, DENSE_CHUNK // row))
     width = s.X if height > 1 else min(s.X, max(1, DENSE_CHUNK * s.X // row))
@@ -283,7 +312,7 @@ def _dense(s: _Sizes, training: bool) -> tuple[Work, float]:
     return work, temporary
 
 
-def _channel_loops(s: _Sizes, points: float, training: bool) -> tuple[Work, float]:
+def _channel_loops(s: Sizes, points: float, training: bool) -> tuple[Work, float]:
     """What `channelwise` does around its correlations: layouts, and the query applied to n · k · v lambdas."""
     pairs = s.B * s.V * s.K
     positions = s.Y * s.X
@@ -303,7 +332,7 @@ def _channel_loops(s: _Sizes, points: float, training: bool) -> tuple[Work, floa
     return work, temporary
 
 
-def _fft(s: _Sizes, training: bool) -> tuple[Work, float]:
+def _fft(s: Sizes, training: bool) -> tuple[Work, float]:
     lengths = transform_lengths((s.Y, s.X), (s.RY, s.RX), s.origin)
     points = math.prod(lengths)
     loops, temporary = _channel_loops(s, points, training)
@@ -322,7 +351,7 @@ def _fft(s: _Sizes, training: bool) -> tuple[Work, float]:
     return work, temporary
 
 
-def _convolution(s: _Sizes, training: bool) -> tuple[Work, float]:
+def _convolution(s: Sizes, training: bool) -> tuple[Work, float]:
     loops, temporary = _channel_loops(s, s.Y * s.X, training)
     products = float(s.N) * s.V * s.K * s.U * s.RY * s.RX
     work = loops + Work(convolutions=products)
@@ -331,7 +360,7 @@ def _convolution(s: _Sizes, training: bool) -> tuple[Work, float]:
     return work, temporary
 
 
-COUNTS: dict[str, Callable[[_Sizes, bool], tuple[Work, float]]] = {
+COUNTS: dict[str, Callable[[Sizes, bool], tuple[Work, float]]] = {
     "banded": _banded,
     "dense": _dense,
     "toeplitz": _toeplitz,
@@ -340,9 +369,13 @@ COUNTS: dict[str, Callable[[_Sizes, bool], tuple[Work, float]]] = {
 }
 
 
+def _by(size: tuple[int, ...]) -> str:
+    return " × ".join(map(str, size))
+
+
 def _bytes(count: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024 or unit == "GiB":
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
             return f"{count:.4g} {unit}"
         count /= 1024
-    raise AssertionError
+    return f"{count:.4g} GiB"

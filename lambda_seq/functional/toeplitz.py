@@ -18,7 +18,6 @@ from lambda_seq.functional.operators import (
     channels_last,
     compute_dtype,
     multiply_into,
-    position_operator,
 )
 from lambda_seq.functional.windows import Windows
 
@@ -79,6 +78,3 @@ def backward(
         channels_first(windows.unpad(grad_value).to(value.dtype).contiguous()),
         grad_offsets.view(dim_key, *scope, intra).permute(3, 0, 1, 2).to(embedding.dtype).contiguous(),
     )
-
-
-toeplitz = position_operator("toeplitz", forward, backward)
