@@ -17,9 +17,10 @@ from torch import Tensor
 
 from lambda_seq.functional.operators import channels_first
 
-# Floats of the lambdas that are computed together (they stay in cache), and channels that are laid out together (a
-# cache line of them): measured.
-CHUNK = 2**20
+# Floats of the lambdas that are computed together (they stay in cache), pairs (k, v) of them at least (transforms of
+# fewer are slow), and channels that are laid out together (a cache line of them): measured.
+CHUNK = 2**21
+PAIRS = 16
 GROUP = 16
 
 
@@ -58,7 +59,7 @@ def _groups(batch: int, values: int, keys: int, points: int) -> Iterator[tuple[s
 def _chunks(group: Tensor, keys: int, correlation: Correlation) -> Iterator[tuple[slice, slice]]:
     """Value channels of a group (b, v, ...), and keys, whose lambdas are computed together."""
     batch, values = group.shape[:2]
-    pairs = max(2, CHUNK // (batch * correlation.points))
+    pairs = max(PAIRS, CHUNK // (batch * correlation.points))
     some_keys = min(keys, pairs) if correlation.key_by_key else keys
     some_values = max(1, pairs // some_keys)
     for value, key in product(range(0, values, some_values), range(0, keys, some_keys)):

@@ -317,18 +317,21 @@ def _channel_loops(s: Sizes, points: float, training: bool) -> tuple[Work, float
     pairs = s.B * s.V * s.K
     positions = s.Y * s.X
     group = min(channelwise.GROUP, s.V)
-    together = min(s.B, max(1, channelwise.CHUNK // (s.K * points * group)))
-    groups = -(-s.B // together) * -(-s.V // group)
-    chunks = max(groups, together * group * s.K * points / channelwise.CHUNK * groups)
+    batch = min(s.B, max(1, channelwise.CHUNK // int(s.K * points * group)))
+    groups = -(-s.B // batch) * -(-s.V // group)
+    together = max(channelwise.PAIRS, channelwise.CHUNK // int(batch * points))  # pairs (k, v)
+    keys = min(s.K, together)
+    chunks = groups * -(-group // max(1, together // keys)) * -(-s.K // keys)
     work = Work(
         streamed=pairs * positions * (1 + 3 * s.H) + 4 * s.N * s.H * (s.K + s.V),
-        calls=8 * groups + chunks * (8 + min(s.K, max(2, channelwise.CHUNK / points))) * 2,
+        calls=8 * groups + chunks * (8 + 2 * keys),
     )
-    temporary = s.N * s.H * s.K + together * positions * group * (s.U + s.H) + 3 * max(channelwise.CHUNK, 2 * points)
+    scratch = 3 * batch * points * min(together, group * s.K)
+    temporary = s.N * s.H * s.K + batch * positions * group * (s.U + s.H) + scratch
     if training:
         applied = Work(streamed=pairs * positions * (6 * s.H + 2))
         work += work + applied + Work(calls=chunks * (2 * s.H + 40))
-        temporary += s.N * s.H * s.K + together * positions * group * (2 * s.U + s.H)
+        temporary += s.N * s.H * s.K + batch * positions * group * (2 * s.U + s.H)
     return work, temporary
 
 

@@ -70,9 +70,10 @@ class LambdaLayer(nn.Module):
         self.dim_key, self.dim_intra, self.dim_value = dim_key, dim_intra, dim_out // heads
         self.causal, self.key_norm, self.query_norm, self.algorithm = causal, key_norm, query_norm, algorithm
 
-        self.to_query = nn.Linear(dim, heads * dim_key, bias=False)
-        self.to_key = nn.Linear(dim, dim_intra * dim_key, bias=False) if content else None
-        self.to_value = nn.Linear(dim, dim_intra * self.dim_value, bias=False)
+        # One product for all projections: queries (H·K), values (U·V) and, with content, keys (U·K)
+        self.content = content
+        self.parts = (heads * dim_key, dim_intra * self.dim_value, *([dim_intra * dim_key] if content else []))
+        self.project = nn.Linear(dim, sum(self.parts), bias=False)
         self.norm_query = make_norm(norm, heads * dim_key)
         self.norm_value = make_norm(norm, dim_intra * self.dim_value)
         self.position: nn.Module | None
@@ -88,10 +89,10 @@ class LambdaLayer(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw the projections anew: W_K, W_V with std dim^-½, W_Q with std (dim_key · dim)^-½ (Bello 2021)."""
-        nn.init.normal_(self.to_query.weight, std=(self.dim_key * self.dim) ** -0.5)
-        nn.init.normal_(self.to_value.weight, std=self.dim**-0.5)
-        if self.to_key is not None:
-            nn.init.normal_(self.to_key.weight, std=self.dim**-0.5)
+        query, *others = self.project.weight.split(self.parts)
+        nn.init.normal_(query, std=(self.dim_key * self.dim) ** -0.5)
+        for weight in others:
+            nn.init.normal_(weight, std=self.dim**-0.5)
 
     def forward(
         self, x: Float[Tensor, "B *N dim"], mask: Bool[Tensor, "B *N"] | None = None
@@ -99,15 +100,15 @@ class LambdaLayer(nn.Module):
         """Mix x over positions; `mask` is True at real positions, others add nothing to any output."""
         self._check(x, mask)
         # Projections and norms on channels-last tensors, (B, *N, ·)
-        query = self.norm_query(self.to_query(x), mask)
-        value = self.norm_value(self.to_value(x), mask).to(query.dtype)
-        query = rearrange(query, "b ... (h k) -> b h ... k", h=self.heads)
-        value = rearrange(value, "b ... (u v) -> b u ... v", u=self.dim_intra)
+        query, value, *keys = (part.contiguous() for part in self.project(x).split(self.parts, -1))
+        query = rearrange(self.norm_query(query, mask), "b ... (h k) -> b h ... k", h=self.heads)
+        value = rearrange(self.norm_value(value, mask), "b ... (u v) -> b u ... v", u=self.dim_intra)
+        key = rearrange(keys[0], "b ... (u k) -> b u ... k", u=self.dim_intra) if keys else None
         if self.query_norm == "softmax":
             query = query.softmax(-1)
-        key = None
-        if self.to_key is not None:
-            key = rearrange(self.to_key(x), "b ... (u k) -> b u ... k", u=self.dim_intra).to(query.dtype)
+        # Under autocast norms may return another dtype than projections; queries decide.
+        value = value.to(query.dtype)
+        key = None if key is None else key.to(query.dtype)
         embedding = None
         if self.position is not None:
             embedding = self.position(x.shape[1:-1]).to(query.dtype)  # (U, K, *R)
