@@ -81,8 +81,8 @@ class RMSNorm(nn.RMSNorm):
     """`torch.nn.RMSNorm` over the channels; takes and ignores a mask, as each position stands alone."""
 
     def forward(self, x: Float[Tensor, "B *N C"], mask: Bool[Tensor, "B *N"] | None = None) -> Float[Tensor, "B *N C"]:
-        """Normalise each position over its channels."""
-        return super().forward(x)
+        """Normalise each position over its channels, in the precision of the weights."""
+        return super().forward(x.to(self.weight.dtype)).to(x.dtype)
 
 
 class NoNorm(nn.Identity):

@@ -1,0 +1,200 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lambda_seq import LambdaLayer1d, LambdaLayer2d
+from lambda_seq import functional as LF
+
+properties = settings(
+    max_examples=15, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def spread(layer):
+    """Norms with parameters that are not 0 and 1."""
+    with torch.no_grad():
+        for norm in (layer.norm_query, layer.norm_value):
+            for parameter in norm.parameters():
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    return layer
+
+
+def test_is_the_equation_in_the_docstring():
+    layer = spread(LambdaLayer1d(12, 8, heads=2, dim_key=3, dim_intra=2, scope=5)).double().eval()
+    x = torch.randn(2, 9, 12, dtype=torch.float64)
+    queries, values, keys = layer.project.weight.split((6, 8, 6))
+    query = layer.norm_query(x @ queries.T).view(2, 9, 2, 3).transpose(1, 2)
+    value = layer.norm_value(x @ values.T).view(2, 9, 2, 4).transpose(1, 2)
+    key = (x @ keys.T).view(2, 9, 2, 3).transpose(1, 2)
+    expected = LF.lambda_layer(query, key, value, layer.position.weight, algorithm="naive")
+    torch.testing.assert_close(layer(x), expected.transpose(1, 2).flatten(2))
+
+
+def test_paper_initialisation_of_the_projections():
+    layer = LambdaLayer1d(256, heads=8, dim_key=16)
+    queries, values, keys = layer.project.weight.split(layer.parts)
+    assert queries.std().item() == pytest.approx((16 * 256) ** -0.5, rel=0.05)
+    assert values.std().item() == pytest.approx(256**-0.5, rel=0.05)
+    assert keys.std().item() == pytest.approx(256**-0.5, rel=0.05)
+
+
+@pytest.mark.parametrize("options", [{}, {"content": False}, {"position": False}, {"dim_intra": 3}, {"causal": True}])
+@pytest.mark.parametrize("key_norm", LF.KEY_NORMS)
+@pytest.mark.parametrize("query_norm", ["none", "softmax"])
+def test_every_parameter_is_used(options, key_norm, query_norm):
+    layer = LambdaLayer1d(8, 12, scope=5, key_norm=key_norm, query_norm=query_norm, **options)
+    layer(torch.randn(2, 9, 8)).pow(3).sum().backward()
+    for name, parameter in layer.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.any(), name
+
+
+def test_switched_off_parts_own_nothing():
+    def count(**options):
+        return sum(parameter.numel() for parameter in LambdaLayer1d(16, scope=5, norm="none", **options).parameters())
+
+    assert count(position=False) == 16 * (64 + 4 + 16)
+    assert count(content=False) == 16 * (64 + 4) + 16 * 5
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (6, 1), (9, 13)])
+def test_any_height_and_width(size):
+    layer = LambdaLayer2d(8, 12, scope=(5, 3)).eval()
+    assert layer(torch.randn(2, 8, *size)).shape == (2, 12, *size)
+
+
+def test_channels_last_memory_goes_in_and_out():
+    layer = LambdaLayer2d(8, scope=3).eval()
+    x = torch.randn(2, 8, 5, 7)
+    output = layer(x.to(memory_format=torch.channels_last))
+    assert output.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(output, layer(x))
+
+
+def test_a_sequence_is_an_image_of_height_one():
+    line, image = LambdaLayer1d(8, scope=5).eval(), LambdaLayer2d(8, scope=(1, 5)).eval()
+    state = line.state_dict()
+    state["position.weight"] = state["position.weight"].unsqueeze(2)
+    image.load_state_dict(state)
+    x = torch.randn(2, 11, 8)
+    torch.testing.assert_close(image(x.mT.unsqueeze(2)).squeeze(2).mT, line(x))
+
+
+@properties
+@given(
+    length=st.integers(2, 12),
+    extra=st.integers(1, 9),
+    norm=st.sampled_from(["batch", "layer", "rms", "none"]),
+    causal=st.booleans(),
+    seed=st.integers(0, 2**16),
+)
+def test_padding_changes_nothing_in_training(length, extra, norm, causal, seed):
+    torch.manual_seed(seed)
+    layer = LambdaLayer1d(8, scope=5, norm=norm, causal=causal).double()
+    padded = torch.randn(3, length + extra, 8, dtype=torch.float64)
+    mask = (torch.arange(length + extra) < length).expand(3, -1)
+    weights = torch.randn(3, length, 8, dtype=torch.float64)
+    results = []
+    for x, given_mask in ((padded.clone(), mask), (padded[:, :length].clone(), None)):
+        x.requires_grad_()
+        layer.zero_grad()
+        output = layer(x, given_mask)[:, :length]
+        (output * weights).sum().backward()
+        gradients = [parameter.grad.clone() for parameter in layer.parameters()]
+        results.append([output.detach(), x.grad[:, :length], *gradients])
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("norm", ["batch", "layer", "rms"])
+def test_bfloat16_autocast(norm):
+    layer = LambdaLayer1d(8, scope=5, norm=norm)
+    x = torch.randn(2, 9, 8, requires_grad=True)
+    exact = layer(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = layer(x, torch.ones(2, 9, dtype=torch.bool))
+    assert output.dtype in (torch.bfloat16, torch.float32)
+    torch.testing.assert_close(output.float(), exact, rtol=0.1, atol=0.1)
+    output.float().sum().backward()
+    assert x.grad.isfinite().all()
+
+
+def test_global_scope_takes_shorter_inputs():
+    layer = LambdaLayer1d(8, scope=None, max_length=20).eval()
+    assert layer(torch.randn(2, 7, 8)).shape == (2, 7, 8)
+    layer = LambdaLayer2d(8, scope=None, max_size=(6, 9)).eval()
+    assert layer(torch.randn(2, 8, 6, 4)).shape == (2, 8, 6, 4)
+
+
+def test_a_position_module_can_be_shared():
+    first = LambdaLayer1d(8, scope=5)
+    second = LambdaLayer1d(8, position=first.position)
+    assert second.position.weight is first.position.weight
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scope": 4}, "scope=4: expected an odd number of positions, centred on the query; use 3 or 5"),
+        ({"heads": 3}, "heads=3 does not divide dim_out=8: expected a divisor"),
+        ({"dim_out": 10}, "heads=4 does not divide dim_out=10"),
+        ({"heads": 0}, "heads=0: expected at least 1"),
+        ({"dim_key": -1}, "dim_key=-1: expected at least 1"),
+        ({"scope": None}, "scope=None is global.*give max_length=N"),
+        ({"content": False, "position": False}, "content=False and position=False"),
+        ({"key_norm": "sum"}, "key_norm='sum': expected one of 'softmax', 'l2', 'none'"),
+        ({"query_norm": "l2"}, "query_norm='l2': expected one of 'none', 'softmax'"),
+        ({"norm": "group"}, "norm='group': expected one of"),
+        ({"init": "ones"}, "init='ones': expected one of 'scaled', 'paper'"),
+        ({"algorithm": "fast"}, "algorithm='fast': expected one of 'auto'"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        LambdaLayer1d(8, **options)
+
+
+@pytest.mark.parametrize(
+    ("x", "mask", "error", "message"),
+    [
+        (torch.zeros(2, 9, 7), None, ValueError, r"x has shape \(2, 9, 7\): expected \(B, N, dim\) with dim=8"),
+        (torch.zeros(2, 8), None, ValueError, r"x has shape \(2, 8\): expected \(B, N, dim\)"),
+        (torch.zeros(2, 9, 8, dtype=torch.long), None, TypeError, r"x is torch.int64.*use x.float\(\)"),
+        (
+            torch.zeros(2, 30, 8),
+            None,
+            ValueError,
+            r"x has size 30 but the global position table covers 20.*max_length=30",
+        ),
+        (torch.zeros(2, 9, 8), torch.ones(2, 8, dtype=torch.bool), ValueError, r"mask has shape \(2, 8\).*\(2, 9\)"),
+        (torch.zeros(2, 9, 8), torch.ones(2, 9), TypeError, r"mask is torch.float32.*use mask.bool\(\)"),
+    ],
+)
+def test_bad_input(x, mask, error, message):
+    with pytest.raises(error, match=message):
+        LambdaLayer1d(8, scope=None, max_length=20)(x, mask)
+
+
+def test_bad_images():
+    with pytest.raises(ValueError, match=r"x has shape \(2, 7, 5, 6\): expected \(B, dim, H, W\) with dim=8"):
+        LambdaLayer2d(8)(torch.zeros(2, 7, 5, 6))
+    with pytest.raises(ValueError, match=r"covers \(4, 4\).*max_size=\(5, 4\)"):
+        LambdaLayer2d(8, scope=None, max_size=(4, 4))(torch.zeros(2, 8, 5, 4))
+
+
+def test_importing_the_library_imports_no_training_stack():
+    code = (
+        "import sys, lambda_seq; "
+        "heavy = {'lightning', 'datasets', 'matplotlib', 'torchmetrics', 'tokenizers', 'sklearn'} & set(sys.modules); "
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)

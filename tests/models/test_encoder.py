@@ -1,0 +1,255 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lambda_seq.layers import LambdaLayer1d
+from lambda_seq.models import LambdaEncoder, create_model, list_models
+from lambda_seq.models.blocks import Block, FeedForward, LambdaMixing
+from lambda_seq.models.pooling import POOLS
+
+SMALL = {"dim": 8, "depth": 2, "heads": 2, "dim_key": 3, "scope": 5, "num_classes": 3, "ff_ratio": 1.5}
+STEMS = {
+    "tokens": {"vocab_size": 11},
+    "features": {"in_channels": 2},
+    "waveform": {"in_channels": 2, "strides": (2, 2)},
+}
+
+
+def build(stem="features", seed=0, **options):
+    torch.manual_seed(seed)
+    return LambdaEncoder(stem=stem, **{**SMALL, **STEMS[stem], **options}).double()
+
+
+def draw(stem, batch, length):
+    if stem == "tokens":
+        return torch.randint(STEMS[stem]["vocab_size"], (batch, length))
+    return torch.randn(batch, length, STEMS[stem]["in_channels"], dtype=torch.float64)
+
+
+def gradients(model):
+    return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+def check_padding(stem, lengths, extra, **options):
+    """Logits and every gradient of ragged rows, padded by `extra` or by as little as they need, are the same."""
+    longest, results = max(lengths), []
+    torch.manual_seed(1)
+    x = draw(stem, len(lengths), longest)
+    mask = torch.arange(longest) < torch.tensor(lengths)[:, None]
+    for more in (0, extra):
+        rows = torch.cat([x, draw(stem, len(lengths), more)], 1)  # whatever stands at padding
+        real = torch.cat([mask, torch.zeros(len(lengths), more, dtype=torch.bool)], 1)
+        if stem != "tokens":
+            rows = rows.masked_fill(~real[..., None], float("nan")).requires_grad_()
+        model = build(stem, **options).train()
+        logits = model(rows, real)
+        (logits * torch.linspace(-1, 2, logits.numel(), dtype=torch.float64).view_as(logits)).sum().backward()
+        found = {"logits": logits, **gradients(model), **dict(model.named_buffers())}
+        if stem != "tokens":
+            assert not rows.grad[~real].any()
+            found["x.grad"] = rows.grad[:, :longest]
+        results.append(found)
+    for name, expected in results[0].items():
+        torch.testing.assert_close(results[1][name], expected, rtol=1e-9, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("stem", STEMS)
+@pytest.mark.parametrize("norm", ["layer", "batch", "rms", "none"])
+def test_padding_changes_nothing_in_training(stem, norm):
+    check_padding(stem, [9, 4, 1], 6, norm=norm, lambda_norm=norm)
+
+
+@pytest.mark.parametrize("stem", STEMS)
+@pytest.mark.parametrize("pool", POOLS)
+def test_padding_changes_nothing_in_any_pool(stem, pool):
+    check_padding(stem, [7, 10], 3, pool=pool)
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    stem=st.sampled_from(sorted(STEMS)),
+    lengths=st.lists(st.integers(0, 12), min_size=1, max_size=3).filter(lambda lengths: max(lengths) > 1),
+    extra=st.integers(1, 9),
+    options=st.fixed_dictionaries(
+        {
+            "causal": st.booleans(),
+            "scope": st.sampled_from([3, None, [3, None]]),
+            "key_norm": st.sampled_from(["softmax", "l2", "none"]),
+            "dim_intra": st.integers(1, 2),
+        }
+    ),
+)
+def test_padding_changes_nothing_whatever_the_options(stem, lengths, extra, options):
+    check_padding(stem, lengths, extra, max_length=32, **options)
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_a_batch_is_its_rows_in_eval_mode(stem):
+    model, x = build(stem).eval(), draw(stem, 3, 13)
+    lengths = [13, 6, 1]
+    mask = torch.arange(13) < torch.tensor(lengths)[:, None]
+    together = model(x, mask)
+    for row, length in enumerate(lengths):
+        torch.testing.assert_close(together[row : row + 1], model(x[row : row + 1, :length]))
+    order = [2, 0, 1]
+    torch.testing.assert_close(model(x[order], mask[order]), together[order])
+
+
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("stem", STEMS)
+def test_a_row_without_a_real_position_is_finite(stem, pool):
+    for rows in (1, 2):
+        model, x = build(stem, pool=pool).train(), draw(stem, rows, 9)
+        mask = torch.zeros(rows, 9, dtype=torch.bool)
+        mask[1:] = True
+        logits = model(x, mask)
+        logits.sum().backward()
+        assert torch.isfinite(logits).all()
+        assert all(torch.isfinite(gradient).all() for gradient in gradients(model).values())
+        torch.testing.assert_close(logits[0], model.head.bias)
+
+
+@pytest.mark.parametrize("stem", STEMS)
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_causal_features_see_no_later_input(stem, mode):
+    model = build(stem, causal=True, lambda_norm="rms", scope=[4, None], max_length=24).train(mode == "train")
+    x = draw(stem, 1, 24)
+    features, _ = model.features(x)
+    cut = 12  # the first sample that changes: frames from there on may, earlier ones may not
+    changed = x.clone()
+    changed[:, cut:] = draw(stem, 1, 24 - cut)
+    if stem == "tokens":
+        changed[:, cut] = (x[:, cut] + 1) % STEMS[stem]["vocab_size"]
+    later, _ = model.features(changed)
+    frame = cut // model.stem.stride
+    torch.testing.assert_close(later[:, :frame], features[:, :frame], rtol=0, atol=1e-12)
+    assert not torch.allclose(later[:, frame], features[:, frame])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"stem": "tokens"},
+        {"stem": "waveform", "norm": "rms"},
+        {"stem": "waveform", "norm": "none"},
+        {"content": False},
+        {"position": False},
+        {"dim_intra": 2},
+        {"scope": None, "max_length": 12},
+        {"causal": True, "pool": "last"},
+        {"pool": "attention", "key_norm": "l2"},
+        {"query_norm": "softmax", "pool": "max"},
+    ],
+    ids=str,
+)
+def test_every_parameter_learns(options):
+    # A batch norm behind the queries, keys and values would take the constant that norm1's bias adds.
+    model = build(**{"lambda_norm": "rms", **options})
+    model(draw(model.input_kind, 3, 12)).square().sum().backward()
+    for name, gradient in gradients(model).items():
+        assert gradient is not None, name
+        assert gradient.any(), name
+
+
+def test_switched_off_parts_own_nothing():
+    whole, position = dict(build().named_parameters()), dict(build(content=False).named_parameters())
+    projections = [name for name in position if "project" in name]
+    assert projections
+    assert all(position[name].numel() < whole[name].numel() for name in projections)  # no keys
+    assert not any("position" in name for name, _ in build(position=False).named_parameters())
+
+
+@pytest.mark.parametrize("length", [1, 2, 17])
+@pytest.mark.parametrize("stem", STEMS)
+def test_features_have_a_vector_per_frame(stem, length):
+    model, mask = build(stem).eval(), torch.ones(2, length, dtype=torch.bool)
+    features, real = model.features(draw(stem, 2, length), mask)
+    assert features.shape == (2, -(-length // model.stem.stride), 8)
+    assert real.shape == features.shape[:2]
+
+
+def test_scope_per_block_and_max_length_in_samples():
+    model = build("waveform", scope=[3, None], max_length=30)
+    layers = [block.mixing.layer for block in model.blocks]
+    assert [layer.position.taps for layer in layers] == [(3,), (15,)]  # ⌈30 / 4⌉ frames, 2 · 8 − 1 offsets
+    assert model(draw("waveform", 1, 30)).shape == (1, 3)
+    with pytest.raises(ValueError, match=r"x has shape \(1, 31, 2\), longer than max_length=30: .*max_length=31"):
+        model(draw("waveform", 1, 31))
+    assert build(scope=5, max_length=4).eval()(draw("features", 1, 9)).shape == (1, 3)
+
+
+@pytest.mark.parametrize("depth", [1, 12])
+@pytest.mark.parametrize("options", [{}, {"position_init": "paper"}, {"lambda_norm": "rms", "dim_key": 64}], ids=str)
+def test_the_residual_stream_keeps_its_scale(depth, options):
+    torch.manual_seed(0)
+    model = LambdaEncoder(dim=64, depth=depth, **options)
+    stream, _ = model.stem(torch.randint(257, (4, 48)))
+    assert stream.var().item() == pytest.approx(1, abs=0.2)
+    for block in model.blocks:
+        stream = block(stream)
+    assert 1 < stream.var().item() < 2
+
+
+def test_block_is_two_residual_branches():
+    torch.manual_seed(0)
+    block = Block(LambdaMixing(LambdaLayer1d(8, heads=2)), 8).eval()
+    x = torch.randn(2, 5, 8)
+    mixed = x + block.mixing(block.norm1(x))
+    torch.testing.assert_close(block(x), mixed + block.feed_forward(block.norm2(mixed)))
+    assert FeedForward(8, 2.5, 0.0).inner.out_features == 20
+
+
+def test_dropout_and_stochastic_depth():
+    model = build(dropout=0.3, stochastic_depth=0.4, depth=3)
+    assert [block.drop[1].rate for block in model.blocks] == pytest.approx([0, 0.2, 0.4])
+    x = draw("features", 4, 9)
+    assert not torch.equal(model.train()(x), model(x))
+    assert torch.equal(model.eval()(x), model(x))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dim": 0}, r"dim=0: expected at least 1"),
+        ({"depth": 0}, r"depth=0: expected at least 1"),
+        ({"num_classes": 0}, r"num_classes=0: expected at least 1"),
+        ({"heads": 3}, r"heads=3 does not divide dim_out=8: expected a divisor"),
+        ({"scope": 4}, r"scope=4: expected an odd number of positions, .*use 3 or 5"),
+        ({"scope": [3]}, r"scope=\[3\] has 1 entries: expected one for each of the depth=2 blocks"),
+        ({"scope": [3, None]}, r"scope=\[3, None\] is global and its tables need the longest input: give max_length=N"),
+        ({"scope": None, "max_length": 0}, r"max_length=0: expected at least 1"),
+        ({"norm": "group"}, r"norm='group': expected one of 'batch', 'layer', 'rms', 'none'"),
+        ({"pool": "sum"}, r"pool='sum': expected one of"),
+        ({"ff_ratio": 0}, r"ff_ratio=0: expected a number above 0"),
+        ({"dropout": 1.5}, r"dropout=1.5: expected a rate"),
+        ({"vocab_size": 9}, r"vocab_size=9 does not apply to stem='features'"),
+    ],
+    ids=str,
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        build(**options)
+
+
+def test_registered_names_run():
+    for name in list_models("lambda_encoder*"):
+        with torch.device("meta"):
+            model = create_model(name, num_classes=4)
+        x = torch.zeros(2, 33, dtype=torch.int64, device="meta")
+        assert model(x, torch.ones(2, 33, dtype=torch.bool, device="meta")).shape == (2, 4)
+        assert (model.num_classes, model.input_kind) == (4, "tokens")
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_bfloat16_autocast(stem):
+    model = build(stem).float().train()
+    x = draw(stem, 2, 12)
+    x = x if stem == "tokens" else x.float()
+    mask = torch.arange(12) < torch.tensor([[12], [5]])
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(x, mask)
+    logits.float().square().sum().backward()
+    assert all(torch.isfinite(gradient).all() for gradient in gradients(model).values())
+    torch.testing.assert_close(logits.float(), build(stem).float().train()(x, mask), rtol=0.1, atol=0.1)
