@@ -93,7 +93,14 @@ def register_gradient(forward_op: Any, backward_op: Any, tensors: int) -> None:
     def gradient(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return (*backward_op(grad, *ctx.saved_tensors, *ctx.options), *[None] * len(ctx.options))
 
+    def second(ctx: Any, *grads: Tensor) -> None:
+        raise RuntimeError(
+            "the gradient of a lambda layer cannot be differentiated again: its algorithms have a backward pass of their "
+            "own; use algorithm='naive' for second derivatives"
+        )
+
     forward_op.register_autograd(gradient, setup_context=setup_context)
+    backward_op.register_autograd(second)
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[None]:
