@@ -95,8 +95,8 @@ def register_gradient(forward_op: Any, backward_op: Any, tensors: int) -> None:
 
     def second(ctx: Any, *grads: Tensor) -> None:
         raise RuntimeError(
-            "the gradient of a lambda layer cannot be differentiated again: its algorithms have a backward pass of their "
-            "own; use algorithm='naive' for second derivatives"
+            "the gradient of a lambda layer cannot be differentiated again: its algorithms have backward passes of "
+            "their own; use algorithm='naive' for second derivatives"
         )
 
     forward_op.register_autograd(gradient, setup_context=setup_context)
