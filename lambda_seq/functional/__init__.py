@@ -6,7 +6,19 @@ from lambda_seq.functional.dispatch import ALGORITHMS, lambda_layer
 from lambda_seq.functional.plan import Candidate, Plan, plan
 from lambda_seq.functional.problem import KeyNorm
 from lambda_seq.functional.rates import Rates, calibrate
+from lambda_seq.functional.streaming import StreamState, stream
 
 KEY_NORMS = get_args(KeyNorm)
 
-__all__ = ["ALGORITHMS", "KEY_NORMS", "Candidate", "Plan", "Rates", "calibrate", "lambda_layer", "plan"]
+__all__ = [
+    "ALGORITHMS",
+    "KEY_NORMS",
+    "Candidate",
+    "Plan",
+    "Rates",
+    "StreamState",
+    "calibrate",
+    "lambda_layer",
+    "plan",
+    "stream",
+]

@@ -24,7 +24,7 @@ CHUNK = 128  # positions; measured
 
 
 @dataclass
-class _State:
+class ScanState:
     """What a query sees of earlier chunks: S (B, U, K, V), D (B, U, 1, K), and the maximum a (B, U, 1, K)."""
 
     sums: Tensor
@@ -35,7 +35,7 @@ class _State:
 class _Chunk:
     """Everything of one chunk that both passes need; rows are (position, head)."""
 
-    def __init__(self, query: Tensor, key: Tensor, value: Tensor, state: _State, top: Tensor, key_norm: str) -> None:
+    def __init__(self, query: Tensor, key: Tensor, value: Tensor, state: ScanState, top: Tensor, key_norm: str) -> None:
         # query (B, C, H, K), key (B, U, C, K), value (B, U, C, V), top (B, U, 1, K)
         self.key_norm, self.key, self.value = key_norm, key, value
         self.shrink = torch.ones_like(top)  # brings the state to the new maximum
@@ -67,9 +67,9 @@ class _Chunk:
         output = self.products @ self.value + self.queries @ self.sums  # (B, U, C·H, V)
         return output.sum(1).unflatten(1, (self.key.shape[2], -1))
 
-    def next_state(self, top: Tensor) -> _State:
-        """The state after this chunk."""
-        return _State(self.sums + self.weights.mT @ self.value, self.norm, top)
+    def next_state(self, top: Tensor) -> ScanState:
+        """The state after this chunk; copies, so that it does not keep the whole chunk in memory."""
+        return ScanState(self.sums + self.weights.mT @ self.value, self.norm.clone(), top.clone())
 
     def backward(self, grad: Tensor, grad_sums: Tensor, grad_norm: Tensor) -> tuple[Tensor, ...]:
         """Gradients of query, key, value, and of the state before, from those of the output and the state after."""
@@ -123,26 +123,37 @@ def _cut(tops: Tensor, start: int, stop: int, limit: float) -> Iterator[tuple[in
         yield from _cut(tops, middle, stop, limit)
 
 
+def empty_state(key: Tensor, value: Tensor) -> ScanState:
+    """The state before the first position, for keys (B, U, ..., K) and values (B, U, ..., V)."""
+    wide = torch.promote_types(key.dtype, torch.float32)
+    batch, intra, dim_key, dim_value = *key.shape[:2], key.shape[-1], value.shape[-1]
+    norm = key.new_zeros(batch, intra, 1, dim_key, dtype=wide)
+    sums = key.new_zeros(batch, intra, dim_key, dim_value, dtype=wide)
+    return ScanState(sums, norm, torch.full_like(norm, -torch.inf))
+
+
 class _Scan:
     """Inputs in compute precision, and the walk over their chunks."""
 
-    def __init__(self, query: Tensor, key: Tensor, value: Tensor, key_norm: str) -> None:
+    def __init__(
+        self, query: Tensor, key: Tensor, value: Tensor, key_norm: str, state: ScanState | None = None
+    ) -> None:
         wide = torch.promote_types(query.dtype, torch.float32)
         self.query = query[:, :, 0].transpose(1, 2).to(wide)  # (B, N, H, K)
         self.key, self.value = key[:, :, 0].to(wide), value[:, :, 0].to(wide)  # (B, U, N, ·)
         self.key_norm = key_norm
-        self.tops = self.key.cummax(2).values if key_norm == "softmax" else self.key[:, :, :1]
-        self.pieces = _pieces(self.key.shape[2], self.tops if key_norm == "softmax" else None)
-        batch, intra, _, dim_key = self.key.shape
-        zeros = self.key.new_zeros(batch, intra, 1, dim_key)
-        self.state = _State(
-            self.key.new_zeros(batch, intra, dim_key, self.value.shape[-1]), zeros, torch.full_like(zeros, -torch.inf)
-        )
+        self.state = state or empty_state(key, value)
+        if key_norm == "softmax":
+            self.tops = torch.maximum(self.key.cummax(2).values, self.state.top)
+            self.pieces = _pieces(self.key.shape[2], self.tops)
+        else:
+            self.tops = self.state.top
+            self.pieces = _pieces(self.key.shape[2], None)
 
     def top(self, stop: int) -> Tensor:
         return self.tops[:, :, stop - 1 : stop] if self.key_norm == "softmax" else self.tops
 
-    def chunk(self, start: int, stop: int, state: _State) -> _Chunk:
+    def chunk(self, start: int, stop: int, state: ScanState) -> _Chunk:
         part = slice(start, stop)
         return _Chunk(
             self.query[:, part], self.key[:, :, part], self.value[:, :, part], state, self.top(stop), self.key_norm
@@ -151,14 +162,21 @@ class _Scan:
 
 def forward(query: Tensor, key: Tensor, value: Tensor, key_norm: str) -> Tensor:
     """Causal content part of the output, (B, H, 1, N, V)."""
-    walk = _Scan(query, key, value, key_norm)
+    return advance(query, key, value, key_norm)[0]
+
+
+def advance(
+    query: Tensor, key: Tensor, value: Tensor, key_norm: str, state: ScanState | None = None
+) -> tuple[Tensor, ScanState]:
+    """The output for positions that follow those of a state, (B, H, 1, N, V), and the state after them."""
+    walk = _Scan(query, key, value, key_norm, state)
     output = query.new_empty(*walk.query.shape[:-1], value.shape[-1])  # (B, N, H, V)
     state = walk.state
     for start, stop in walk.pieces:
         chunk = walk.chunk(start, stop, state)
         output[:, start:stop] = chunk.output()
         state = chunk.next_state(walk.top(stop))
-    return channels_first(output[:, None])
+    return channels_first(output[:, None]), state
 
 
 def backward(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, key_norm: str) -> tuple[Tensor, Tensor, Tensor]:

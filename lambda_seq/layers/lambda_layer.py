@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from lambda_seq import functional as LF
-from lambda_seq.layers.norm import make_norm
+from lambda_seq.layers.norm import MaskedBatchNorm, make_norm
 from lambda_seq.layers.position import RelativePositionTable
 
 QUERY_NORMS = ("none", "softmax")
@@ -99,19 +99,7 @@ class LambdaLayer(nn.Module):
     ) -> Float[Tensor, "B *N dim_out"]:
         """Mix x over positions; `mask` is True at real positions, others add nothing to any output."""
         self._check(x, mask)
-        # Projections and norms on channels-last tensors, (B, *N, ·)
-        query, value, *keys = (part.contiguous() for part in self.project(x).split(self.parts, -1))
-        query = rearrange(self.norm_query(query, mask), "b ... (h k) -> b h ... k", h=self.heads)
-        value = rearrange(self.norm_value(value, mask), "b ... (u v) -> b u ... v", u=self.dim_intra)
-        key = rearrange(keys[0], "b ... (u k) -> b u ... k", u=self.dim_intra) if keys else None
-        if self.query_norm == "softmax":
-            query = query.softmax(-1)
-        # Under autocast norms may return another dtype than projections; queries decide.
-        value = value.to(query.dtype)
-        key = None if key is None else key.to(query.dtype)
-        embedding = None
-        if self.position is not None:
-            embedding = self.position(x.shape[1:-1]).to(query.dtype)  # (U, K, *R)
+        query, key, value, embedding = self._inputs(x, mask, x.shape[1:-1])
         output = LF.lambda_layer(
             query,
             key,
@@ -123,6 +111,21 @@ class LambdaLayer(nn.Module):
             algorithm=self.algorithm,
         )
         return rearrange(output, "b h ... v -> b ... (h v)")
+
+    def _inputs(
+        self, x: Tensor, mask: Tensor | None, size: Sequence[int]
+    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
+        """Query (B, H, *N, K), key (B, U, *N, K), value (B, U, *N, V) and the embedding (U, K, *R) for a size."""
+        # Projections and norms on channels-last tensors, (B, *N, ·)
+        query, value, *keys = (part.contiguous() for part in self.project(x).split(self.parts, -1))
+        query = rearrange(self.norm_query(query, mask), "b ... (h k) -> b h ... k", h=self.heads)
+        value = rearrange(self.norm_value(value, mask), "b ... (u v) -> b u ... v", u=self.dim_intra)
+        key = rearrange(keys[0], "b ... (u k) -> b u ... k", u=self.dim_intra) if keys else None
+        if self.query_norm == "softmax":
+            query = query.softmax(-1)
+        # Under autocast norms may return another dtype than projections; queries decide.
+        embedding = None if self.position is None else self.position(size).to(query.dtype)
+        return query, None if key is None else key.to(query.dtype), value.to(query.dtype), embedding
 
     def _check(self, x: Tensor, mask: Tensor | None) -> None:
         if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
@@ -221,6 +224,53 @@ class LambdaLayer1d(LambdaLayer):
             ValueError: a shape that does not fit, or N larger than a global position table.
         """
         return super().forward(x, mask)
+
+    def init_state(self, batch_size: int) -> LF.StreamState:
+        """The state of a causal layer before the first position, for `step`.
+
+        Raises:
+            ValueError: the layer is not causal, or batch_size below 1.
+        """
+        self._check_streams()
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}: expected at least 1")
+        nothing = self.project.weight.new_empty(batch_size, self.dim_intra, 0, self.dim_key + self.dim_value)
+        key, value = nothing.split((self.dim_key, self.dim_value), -1)
+        return LF.StreamState.empty(key if self.content else None, value)
+
+    def step(
+        self, x: Float[Tensor, "B dim"] | Float[Tensor, "B T dim"], state: LF.StreamState
+    ) -> tuple[Tensor, LF.StreamState]:
+        """The output for the next position, (B, dim), or the next T positions, (B, T, dim), and the state after them.
+
+        Equal to `forward` over the whole sequence, in evaluation mode. The state holds k · v numbers per lambda and the
+        last scope − 1 values, whatever the length; with a global position table it grows with the context, up to
+        max_length.
+
+        Raises:
+            ValueError: the layer is not causal or is training with batch norm, a shape that does not fit, or more
+                positions than a global position table covers.
+        """
+        self._check_streams()
+        single = isinstance(x, Tensor) and x.ndim == 2
+        x = x.unsqueeze(1) if single else x
+        self._check(x, None)
+        if state.values.shape[0] != x.shape[0]:
+            raise ValueError(
+                f"x has batch {x.shape[0]} but the state has {state.values.shape[0]}: go on with one batch"
+            )
+        # Later queries may reach further than this piece: ask for all offsets there are.
+        taps = self.position.taps[0] if isinstance(self.position, RelativePositionTable) else 1
+        query, key, value, embedding = self._inputs(x, None, (max(taps, state.seen + x.shape[1]),))
+        output, state = LF.stream(query, key, value, embedding, state, key_norm=self.key_norm)
+        output = rearrange(output, "b h n v -> b n (h v)")
+        return (output[:, 0] if single else output), state
+
+    def _check_streams(self) -> None:
+        if not self.causal:
+            raise ValueError("causal=False: only a causal layer streams; construct it with causal=True")
+        if self.training and any(isinstance(norm, MaskedBatchNorm) for norm in (self.norm_query, self.norm_value)):
+            raise ValueError("norm='batch' in training mode needs the whole batch: call eval(), or use norm='rms'")
 
 
 class LambdaLayer2d(LambdaLayer):

@@ -198,3 +198,40 @@ def test_importing_the_library_imports_no_training_stack():
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"scope": 6}, {"scope": None, "max_length": 40}, {"position": False}, {"content": False, "scope": 3}],
+)
+def test_step_equals_forward(options):
+    layer = spread(LambdaLayer1d(8, 12, causal=True, dim_intra=2, **options)).double().eval()
+    x = torch.randn(3, 40, 8, dtype=torch.float64)
+    state, outputs = layer.init_state(3), []
+    for piece in x.split([1, 1, 17, 1, 20], 1):
+        if piece.shape[1] == 1:
+            output, state = layer.step(piece[:, 0], state)
+            outputs.append(output[:, None])
+        else:
+            output, state = layer.step(piece, state)
+            outputs.append(output)
+    torch.testing.assert_close(torch.cat(outputs, 1), layer(x), rtol=1e-10, atol=1e-10)
+
+
+def test_steps_that_cannot_be():
+    with pytest.raises(ValueError, match="causal=False: only a causal layer streams"):
+        LambdaLayer1d(8).init_state(2)
+    layer = LambdaLayer1d(8, causal=True, scope=None, max_length=4)
+    with pytest.raises(ValueError, match=r"norm='batch' in training mode.*call eval\(\)"):
+        layer.init_state(2)
+    layer.eval()
+    with pytest.raises(ValueError, match="batch_size=0: expected at least 1"):
+        layer.init_state(0)
+    state = layer.init_state(2)
+    with pytest.raises(ValueError, match="x has batch 3 but the state has 2"):
+        layer.step(torch.zeros(3, 8), state)
+    with pytest.raises(ValueError, match=r"x has shape .*expected"):
+        layer.step(torch.zeros(2, 7), state)
+    _, state = layer.step(torch.zeros(2, 4, 8), state)
+    with pytest.raises(ValueError, match="the global position table covers 4"):
+        layer.step(torch.zeros(2, 8), state)
