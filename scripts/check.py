@@ -1,0 +1,24 @@
+"""Set up all that is needed and run every check: python3 scripts/check.py [options of pytest]
+
+Ruff (lint and format), mypy and all tests, slow ones too; `-m "not slow"` leaves these out.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from bootstrap import prepare, run
+
+
+def main(options: list[str]) -> None:
+    """Run all checks, even after a failed one; the exit status says whether all passed."""
+    python = prepare(extras=["dev"])
+    checks = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",), ("pytest", *options))
+    failed = [" ".join(check) for check in checks if run(python, *check)]
+    if failed:
+        sys.exit(f"error: failed: {'; '.join(failed)}")
+    print("All checks passed")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

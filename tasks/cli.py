@@ -1,0 +1,192 @@
+"""The command line: lambda-seq fit|validate|test|predict --config tasks/configs/NAME.yaml."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import warnings
+import zipfile
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from tasks.checkpoints import BestCheckpoint, LastCheckpoint, SeededSteps
+from tasks.classification import Classification
+from tasks.curves import Curves
+from tasks.data import ClassificationData, ImageData, TextData
+from tasks.predictions import PredictionFile
+
+__all__ = ["Classification", "ImageData", "LambdaCLI", "TextData", "main"]  # names that a config may use as class_path
+
+ROOT = Path(__file__).resolve().parent.parent
+TRACEBACK = "LAMBDA_SEQ_TRACEBACK"
+
+# What Lightning warns of although it is meant to be so here, or concerns only itself:
+EXPECTED = (
+    "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # Lightning's own use of torch
+    "Checkpoint directory .* exists and is not empty",  # the output folder is fixed, so that `last` is found again
+    "The '.*_dataloader' does not have many workers",  # how many is the user's choice, 0 the safe default
+    "The number of training batches .* is smaller than the logging interval",  # of a small data set
+)
+
+
+class LambdaCLI(LightningCLI):
+    """LightningCLI with one output folder for a run, and data that tell the model their sizes."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The output folder, our callbacks, and the link from data to model."""
+        parser.add_argument(
+            "--output_dir",
+            type=str | None,
+            default=None,
+            help="Folder for checkpoints, logs, curves and predictions of the run (default: outputs/CONFIG_NAME). "
+            "A new fit in the same folder replaces its checkpoints and curves.",
+        )
+        parser.add_argument(
+            "--test_after_fit", type=bool, default=True, help="Whether fit ends with a test of the best checkpoint."
+        )
+        parser.add_lightning_class_args(BestCheckpoint, "best")
+        parser.add_lightning_class_args(LastCheckpoint, "last")
+        parser.add_lightning_class_args(Curves, "curves")
+        parser.add_lightning_class_args(PredictionFile, "predictions")
+        parser.link_arguments("data.facts", "model.init_args.facts", apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse; a configuration that is not in the working folder may be named as from the project's root."""
+        given = sys.argv[1:] if args is None else args
+        self.config = parser.parse_args([_located(word) for word in given])  # type: ignore[union-attr]
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning would replace the configured model by the checkpoint's; here a task refuses one that differs."""
+
+    def before_instantiate_classes(self) -> None:
+        """Fill in the paths that depend on the output folder, and which checkpoint is meant."""
+        config = self.config[self.subcommand]
+        output = Path(
+            config.output_dir or Path("outputs") / (Path(str(config.config[-1])).stem if config.config else "run")
+        )
+        checkpoints = output / "checkpoints"
+        config.output_dir = str(output)
+        config.best.dirpath = config.best.dirpath or str(checkpoints)
+        config.last.dirpath = config.last.dirpath or str(checkpoints)
+        config.curves.path = config.curves.path or str(output / "curves.png")
+        config.predictions.path = config.predictions.path or str(output / "predictions.csv")
+        config.trainer.default_root_dir = config.trainer.default_root_dir or str(output)
+        config.ckpt_path = self._checkpoint(config.ckpt_path, Path(config.best.dirpath), Path(config.last.dirpath))
+        config.weights_only = True
+        if self.subcommand == "predict":
+            config.return_predictions = False  # they go to a file
+
+    def _checkpoint(self, given: str | None, best: Path, last: Path) -> str | None:
+        """The file of a checkpoint named by path, as "best" or as "last".
+
+        By default fit begins anew, and all others take the best, or the last of a training without validation.
+        """
+        if given is None and self.subcommand == "fit":
+            return None
+        named = {"best": best / "best.ckpt", "last": last / "last.ckpt"}
+        file = named.get(given or "best", Path(given or ""))
+        if given is None and not file.is_file():
+            file = named["last"]
+        if file.is_file():
+            if not zipfile.is_zipfile(file):
+                raise ValueError(f"ckpt_path={given!r}: {file} is no checkpoint, or only a part of one; name another")
+            return str(file)
+        if given == "last" and self.subcommand == "fit":  # so that one command both starts and continues a run
+            print(f"ckpt_path='last': there is no {file} yet; training begins anew", file=sys.stderr)
+            return None
+        raise FileNotFoundError(
+            f"ckpt_path={given!r}: there is no file {file}; train first with `lambda-seq fit`, or name a checkpoint "
+            "with --ckpt_path"
+        )
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The trainer with loggers in the output folder, progress bar and callbacks."""
+        trainer = self._get(self.config_init, "trainer")
+        output = self._get(self.config_init, "output_dir")
+        if trainer.logger is None or trainer.logger is True:
+            kwargs["logger"] = self.subcommand == "fit" and [
+                TensorBoardLogger(output, name="tensorboard"),
+                CSVLogger(output, name="csv"),
+            ]
+        callbacks = [*(trainer.callbacks or []), SeededSteps(self._get(self.config, "seed_everything") or 0)]
+        if kwargs.get("logger", trainer.logger) and not trainer.fast_dev_run:
+            callbacks.append(LearningRateMonitor("step"))
+        if trainer.enable_progress_bar is not False:
+            callbacks.append(RichProgressBar())
+        return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+
+    def after_fit(self) -> None:
+        """Test the best checkpoint, and say what the run has left where."""
+        config, trainer = self._get(self.config, "best"), self.trainer
+        best = Path(config.dirpath) / "best.ckpt" if self._get(self.config_init, "best").best_model_path else None
+        summary: dict[str, Any] = {}
+        if best and self._get(self.config, "test_after_fit") and "test" in self.datamodule.splits:
+            summary |= trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best, weights_only=True)[0]
+        if trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
+            return
+        last = Path(self._get(self.config, "last").dirpath) / "last.ckpt"
+        files = {
+            "best checkpoint": best,
+            "last checkpoint": last,
+            "curves": Path(self._get(self.config, "curves").path),
+        }
+        summary |= {name: str(file) for name, file in files.items() if file and file.is_file()}
+        output = Path(self._get(self.config, "output_dir"))
+        (output / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        for name, value in summary.items():
+            print(f"{name:16} {value:.4f}" if isinstance(value, float) else f"{name:16} {value}")
+
+
+def main() -> None:
+    """Run the command line. An error is one message; with LAMBDA_SEQ_TRACEBACK=1 it comes with its traceback."""
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning's own use of jsonargparse
+    for message in EXPECTED:
+        warnings.filterwarnings("ignore", message)
+    lightning_log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    lightning_log.addFilter(lambda record: "Tip: For seamless" not in record.getMessage())  # other products
+    try:
+        LambdaCLI(
+            LightningModule,
+            ClassificationData,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            save_config_kwargs={"overwrite": True},
+        )
+    except (ValueError, TypeError, OSError, UnpicklingError, MisconfigurationException) as error:
+        if os.environ.get(TRACEBACK):
+            raise
+        print(f"error: {_message(error)}\n({TRACEBACK}=1 shows where)", file=sys.stderr)
+        sys.exit(1)
+
+
+def _message(error: BaseException) -> str:
+    """The error's message, without what jsonargparse and worker processes put around it."""
+    while error.__cause__ and str(error).startswith("Does not validate against any of the Union subtypes"):
+        error = error.__cause__
+    text = str(error).strip()
+    if "Original Traceback" in text:
+        text = text.splitlines()[-1].partition(": ")[2]
+    return text or type(error).__name__
+
+
+def _located(word: str) -> str:
+    """A configuration that is not found here, but from the project's root, as that; any other word as it is."""
+    option, equals, value = word.rpartition("=")
+    if Path(value).suffix in (".yaml", ".yml") and not Path(value).exists() and (ROOT / value).is_file():
+        return f"{option}{equals}{ROOT / value}"
+    return word
+
+
+if __name__ == "__main__":
+    main()

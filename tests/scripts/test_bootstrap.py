@@ -1,0 +1,166 @@
+"""Set-up without a network: what is installed when, and what is said when it cannot be."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+bootstrap = __import__("bootstrap")
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project in a folder with a space; `installed` lists what pip is asked for, `built` counts environments."""
+    root = tmp_path / "a project"
+    root.mkdir()
+    (root / "pyproject.toml").write_text("[project]\nname = 'x'\n")
+    installed, built = [], []
+
+    def create(self, environment):
+        built.append(environment)
+        python = bootstrap.environment_python(Path(environment))
+        python.parent.mkdir(parents=True)
+        python.touch()
+
+    monkeypatch.setattr(bootstrap.venv.EnvBuilder, "create", create)
+    monkeypatch.setattr(bootstrap, "pip", lambda python, root, *what: installed.append(" ".join(what)))
+    monkeypatch.setattr(bootstrap, "runs", lambda python: python.exists())
+    return root, installed, built
+
+
+def test_once_is_enough(project, capsys):
+    root, installed, built = project
+    python = bootstrap.prepare(root=root)
+    assert python == root / ".venv" / "bin" / "python"
+    assert installed == ["torch==2.13.0", "--editable ."]
+    assert "first time takes some minutes" in capsys.readouterr().out
+    bootstrap.prepare(root=root)
+    assert len(installed) == 2
+    assert len(built) == 1
+
+
+def test_extras_are_added_and_kept(project):
+    root, installed, built = project
+    bootstrap.prepare(root=root)
+    bootstrap.prepare(extras=["dev"], root=root)
+    assert installed[-1] == "--editable .[dev]"
+    bootstrap.prepare(root=root)
+    bootstrap.prepare(extras=["dev"], root=root)
+    assert len(installed) == 4
+    (root / "pyproject.toml").write_text("[project]\nname = 'y'\n")
+    bootstrap.prepare(root=root)
+    assert installed[-1] == "--editable .[dev]"
+    assert len(built) == 1
+
+
+def test_an_interrupted_set_up_is_built_anew(project, monkeypatch):
+    root, installed, built = project
+
+    def stop(*what):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr(bootstrap, "pip", stop)
+        with pytest.raises(KeyboardInterrupt):
+            bootstrap.prepare(root=root)
+    bootstrap.prepare(root=root)
+    assert len(built) == 2
+    assert len(installed) == 2
+
+
+@pytest.mark.parametrize("damage", ["no python", "broken stamp", "moved"])
+def test_a_broken_or_moved_environment_is_built_anew(project, damage):
+    root, installed, built = project
+    python = bootstrap.prepare(root=root)
+    stamp = root / ".venv" / "lambda-seq.json"
+    if damage == "no python":
+        python.unlink()
+    elif damage == "broken stamp":
+        stamp.write_text("{")
+    else:
+        stamp.write_text(json.dumps(json.loads(stamp.read_text()) | {"root": "/elsewhere"}))
+    bootstrap.prepare(root=root)
+    assert len(built) == 2
+    assert len(installed) == 4
+
+
+def test_an_old_python_is_refused(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["scripts/quickstart.py"])
+    with pytest.raises(SystemExit, match=r"Python 3.10.4; lambda_seq needs 3.11 .* python3.11 scripts/quickstart.py"):
+        bootstrap.check_python((3, 10, 4))
+    bootstrap.check_python((3, 11, 0))
+    bootstrap.check_python((4, 0, 0))
+
+
+def test_a_python_without_ensurepip_is_refused(project, monkeypatch):
+    monkeypatch.setattr(bootstrap.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match=r"ensurepip is missing.*apt install python3\.\d+-venv"):
+        bootstrap.prepare(root=project[0])
+
+
+def test_whether_a_python_runs(tmp_path):
+    assert bootstrap.runs(Path(sys.executable))
+    assert not bootstrap.runs(tmp_path / "missing")
+    (tmp_path / "text").write_text("no program")
+    assert not bootstrap.runs(tmp_path / "text")
+
+
+def test_the_shells_other_installations_are_left_out(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    monkeypatch.setenv("PIP_USER", "1")
+    monkeypatch.setenv("PIP_INDEX_URL", "https://example.org")
+    found = bootstrap.clean_environ()
+    assert "PYTHONPATH" not in found
+    assert "PIP_USER" not in found
+    assert found["PIP_INDEX_URL"] == "https://example.org"
+
+
+def test_pip_that_fails_ends_with_a_message(tmp_path, monkeypatch):
+    monkeypatch.setattr(bootstrap.subprocess, "run", lambda *given, **options: subprocess.CompletedProcess(given, 1))
+    with pytest.raises(SystemExit, match=r"pip could not install torch==2.13.0.*run this again"):
+        bootstrap.pip(Path("python"), tmp_path, "torch==2.13.0")
+
+
+@pytest.mark.parametrize("script", ["quickstart", "check"])
+def test_scripts_need_only_the_standard_library(script):
+    """Imported in an isolated Python, without the packages of this environment."""
+    code = f"import sys; sys.path.insert(0, {str(SCRIPTS)!r}); import {script}; print(sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
+    assert "torch" not in done.stdout
+
+
+def test_check_goes_on_after_a_failure(monkeypatch):
+    check = __import__("check")
+    ran = []
+    monkeypatch.setattr(check, "prepare", lambda extras: Path("python"))
+    monkeypatch.setattr(check, "run", lambda python, *what: ran.append(what) or what[0] == "mypy")
+    with pytest.raises(SystemExit, match="failed: mypy"):
+        check.main(["-m", "not slow"])
+    assert ran[-1] == ("pytest", "-m", "not slow")
+    assert len(ran) == 4
+
+
+def test_quickstart_names_the_results(monkeypatch, tmp_path, capsys):
+    quickstart = __import__("quickstart")
+    ran = []
+
+    def run(python, *what):
+        ran.append(what)
+        folder = tmp_path / what[what.index("--output_dir") + 1]
+        folder.mkdir(parents=True)
+        summary = {"test/accuracy": 0.987, "best checkpoint": "c/best.ckpt", "curves": "c/curves.png"}
+        (folder / "summary.json").write_text(json.dumps(summary))
+        return 0
+
+    monkeypatch.setattr(quickstart, "ROOT", tmp_path)
+    monkeypatch.setattr(quickstart, "prepare", lambda: Path("python"))
+    monkeypatch.setattr(quickstart, "run", run)
+    quickstart.main(["--trainer.max_epochs=1"])
+    shown = capsys.readouterr().out
+    assert shown.count("98.7%") == 2
+    assert str(tmp_path / "c" / "curves.png") in shown
+    assert all(what[-1] == "--trainer.max_epochs=1" for what in ran)

@@ -1,0 +1,39 @@
+"""The picture of the training."""
+
+import numpy as np
+from PIL import Image
+
+from tasks.curves import Curves, draw
+
+POINTS = {
+    "train/loss": [[step, 2 / (1 + step)] for step in range(40)],
+    "train/loss_epoch": [[20, 0.8], [40, 0.3]],
+    "val/loss": [[20, 0.9], [40, 0.4]],
+    "train/accuracy": [[20, 0.5], [40, 0.9]],
+    "val/accuracy": [[20, 0.4], [40, 0.8]],
+    "lr": [[step, 1e-3] for step in range(40)],
+}
+
+
+def test_a_picture_with_lines_in_each_panel(tmp_path):
+    draw(POINTS, tmp_path / "new" / "curves.png")
+    with Image.open(tmp_path / "new" / "curves.png") as image:
+        pixels = np.asarray(image.convert("RGB")).astype(int)
+    assert pixels.shape == (570, 1800, 3)
+    spread = pixels.max(-1) - pixels.min(-1)
+    for panel in np.array_split(spread, 3, axis=1):
+        assert (panel > 100).sum() > 100  # colour
+
+
+def test_without_validation_or_any_point(tmp_path):
+    draw({"train/loss": POINTS["train/loss"]}, tmp_path / "some.png")
+    draw({}, tmp_path / "none.png")
+    assert (tmp_path / "none.png").is_file()
+
+
+def test_points_survive_in_a_checkpoint():
+    curves, resumed = Curves(), Curves()
+    curves._note("lr", 3, 0.5)
+    resumed.load_state_dict(curves.state_dict())
+    resumed._note("lr", 4, 0.25)
+    assert resumed.points == {"lr": [[3, 0.5], [4, 0.25]]}
