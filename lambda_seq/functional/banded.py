@@ -54,7 +54,7 @@ def _setup(query: Tensor, value: Tensor, embedding: Tensor, origin: Sequence[int
     block = block_length(columns, query.shape[3])
     heads, dim_value, intra = query.shape[1], value.shape[-1], value.shape[1]
     largest = largest_temporary(block, heads, dim_value, rows * (block + columns - 1) * intra)
-    windows = Windows(channels_last(value), (rows, columns), (origin[0], origin[1]), block, largest)
+    windows = Windows(channels_last(value), (rows, columns), (origin[0], origin[1]), block, largest, heads)
     offsets = embedding.permute(1, 2, 3, 0).flatten(1).to(dtype)  # (K, RY·RX·U)
     return windows.pad_columns(channels_last(query)), offsets, windows
 

@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from lambda_seq.functional.operators import channels_first
+from lambda_seq.functional.operators import channels_first, chunk_floats
 
 # Floats of the lambdas that are computed together (they stay in cache), pairs (k, v) of them at least (transforms of
 # fewer are slow), and channels that are laid out together (a cache line of them): measured.
@@ -49,21 +49,29 @@ class Correlation(Protocol):
 MakeCorrelation = Callable[[Tensor, Sequence[int], Sequence[int]], Correlation]
 
 
-def _groups(batch: int, values: int, keys: int, points: int) -> Iterator[tuple[slice, slice]]:
-    """Batch entries and value channels that are laid out together."""
-    together = max(1, CHUNK // (keys * points * min(GROUP, values)))
-    for first, channel in product(range(0, batch, together), range(0, values, GROUP)):
-        yield slice(first, min(first + together, batch)), slice(channel, min(channel + GROUP, values))
+class _Loops:
+    """What is laid out and what is computed together, for a query (B, H, Y, X, K) and V value channels."""
 
+    def __init__(self, query: Tensor, values: int, correlation: Correlation) -> None:
+        self.batch, self.keys, self.values = query.shape[0], query.shape[-1], values
+        self.points, self.key_by_key = correlation.points, correlation.key_by_key
+        self.floats = chunk_floats(CHUNK, query.shape[:-1].numel() * values)
 
-def _chunks(group: Tensor, keys: int, correlation: Correlation) -> Iterator[tuple[slice, slice]]:
-    """Value channels of a group (b, v, ...), and keys, whose lambdas are computed together."""
-    batch, values = group.shape[:2]
-    pairs = max(PAIRS, CHUNK // (batch * correlation.points))
-    some_keys = min(keys, pairs) if correlation.key_by_key else keys
-    some_values = max(1, pairs // some_keys)
-    for value, key in product(range(0, values, some_values), range(0, keys, some_keys)):
-        yield slice(value, min(value + some_values, values)), slice(key, min(key + some_keys, keys))
+    def groups(self) -> Iterator[tuple[slice, slice]]:
+        """Batch entries and value channels that are laid out together."""
+        together = max(1, self.floats // (self.keys * self.points * min(GROUP, self.values)))
+        for first, channel in product(range(0, self.batch, together), range(0, self.values, GROUP)):
+            batch = slice(first, min(first + together, self.batch))
+            yield batch, slice(channel, min(channel + GROUP, self.values))
+
+    def chunks(self, group: Tensor) -> Iterator[tuple[slice, slice]]:
+        """Value channels of a group (b, v, ...), and keys, whose lambdas are computed together."""
+        batch, values = group.shape[:2]
+        pairs = max(PAIRS, self.floats // (batch * self.points))
+        some_keys = min(self.keys, pairs) if self.key_by_key else self.keys
+        some_values = max(1, pairs // some_keys)
+        for value, key in product(range(0, values, some_values), range(0, self.keys, some_keys)):
+            yield slice(value, min(value + some_values, values)), slice(key, min(key + some_keys, self.keys))
 
 
 def wide(tensor: Tensor, *order: int) -> Tensor:
@@ -73,16 +81,17 @@ def wide(tensor: Tensor, *order: int) -> Tensor:
 
 def forward(make: MakeCorrelation, query: Tensor, value: Tensor, embedding: Tensor, origin: Sequence[int]) -> Tensor:
     """Position part of the output, (B, H, Y, X, V); arguments as in `operators.position_operator`."""
-    batch, heads, *size, dim_key = query.shape
+    batch, heads, *size, _ = query.shape
     dim_value = value.shape[-1]
     correlation = make(wide(embedding, 0, 1, 2, 3), size, origin)
     queries = wide(query, 0, 4, 1, 2, 3)  # (B, K, H, Y, X)
     output = query.new_empty(batch, *size, heads, dim_value)
-    for some, channels in _groups(batch, dim_value, dim_key, correlation.points):
+    loops = _Loops(query, dim_value, correlation)
+    for some, channels in loops.groups():
         values = wide(value[some, ..., channels], 0, 4, 1, 2, 3)  # (b, v, U, Y, X)
         correlation.load(values)
         group = queries.new_zeros(*values.shape[:2], heads, *size)
-        for part, keys in _chunks(values, dim_key, correlation):
+        for part, keys in loops.chunks(values):
             lambdas = correlation.lambdas(part, keys)
             for index, key in enumerate(range(keys.start, keys.stop)):
                 group[:, part].addcmul_(queries[some, None, key], lambdas[:, :, index, None])
@@ -94,17 +103,18 @@ def backward(
     make: MakeCorrelation, grad: Tensor, query: Tensor, value: Tensor, embedding: Tensor, origin: Sequence[int]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, value and embedding; the lambdas are computed again, chunk by chunk."""
-    batch, heads, *size, dim_key = query.shape
+    batch, heads, *size, _ = query.shape
     dim_value = value.shape[-1]
     correlation = make(wide(embedding, 0, 1, 2, 3), size, origin)
     queries = wide(query, 0, 4, 1, 2, 3)  # (B, K, H, Y, X)
     grad_queries = torch.zeros_like(queries)
     grad_value = value.new_empty(batch, *size, value.shape[1], dim_value)
-    for some, channels in _groups(batch, dim_value, dim_key, correlation.points):
+    loops = _Loops(query, dim_value, correlation)
+    for some, channels in loops.groups():
         values = wide(value[some, ..., channels], 0, 4, 1, 2, 3)  # (b, v, U, Y, X)
         correlation.load(values)
         grads = wide(grad[some, ..., channels], 0, 4, 1, 2, 3)  # (b, v, H, Y, X)
-        for part, keys in _chunks(values, dim_key, correlation):
+        for part, keys in loops.chunks(values):
             lambdas = correlation.lambdas(part, keys)
             for index in range(lambdas.shape[1]):
                 output = grads[:, part.start + index, None]  # (b, 1, H, Y, X)

@@ -21,8 +21,9 @@ def content(
     mask: Bool[Tensor, "B Y X"] | None,
     causal: bool,
     key_norm: str,
+    position: Float[Tensor, "B H Y X V"] | None = None,
 ) -> Float[Tensor, "B H Y X V"]:
-    """Content part of the output; `value` is zero at masked positions already.
+    """Content part of the output, added to the position part; `value` is zero at masked positions already.
 
     Sums over positions, and the softmax, run in float32 at least, whatever the dtype.
     """
@@ -31,14 +32,19 @@ def content(
         hidden = -torch.inf if key_norm == "softmax" else 0.0
         key = key.masked_fill(~mask[:, None, ..., None], hidden)
     if causal:
-        return scan(query, key, value, key_norm)
+        output = scan(query, key, value, key_norm)
+        return output if position is None else output + position
     key, value = (tensor.flatten(2, 3) for tensor in (key, value))  # (B, U, M, ·)
     wide = torch.promote_types(query.dtype, torch.float32)
+    low = wide if query.device.type == "cpu" else query.dtype  # a CPU has no fast half precision products
     with without_autocast(query.device):
-        lambdas = torch.einsum("bumk,bumv->bkv", _normalise(key.to(wide), mask, key_norm), value.to(wide))
-        low = query.device.type == "cpu"  # no fast half precision products there
-        queries = channels_last(query).flatten(1, 3).to(wide if low else query.dtype)  # (B, Y·X·H, K)
-        output = torch.bmm(queries, lambdas.to(queries.dtype)).to(query.dtype)
+        lambdas = torch.einsum("bumk,bumv->bkv", _normalise(key.to(wide), mask, key_norm), value.to(wide)).to(low)
+        queries = channels_last(query).flatten(1, 3).to(low)  # (B, Y·X·H, K)
+        if position is None:
+            output = torch.bmm(queries, lambdas)
+        else:  # in one go: one large temporary less than a sum of two outputs
+            output = torch.baddbmm(channels_last(position).flatten(1, 3).to(low), queries, lambdas)
+        output = output.to(query.dtype)
     batch, heads, rows, columns, _ = query.shape
     return output.view(batch, rows, columns, heads, value.shape[-1]).permute(0, 3, 1, 2, 4)
 

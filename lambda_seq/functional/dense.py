@@ -19,12 +19,12 @@ from torch import Tensor
 from lambda_seq.functional.operators import (
     channels_first,
     channels_last,
+    chunk_floats,
     compute_dtype,
     multiply_into,
 )
 
-# Floats that the weights of one chunk may hold; measured, see `windows.CHUNK`.
-CHUNK = 2**19
+CHUNK = 2**19  # floats of the weights of one chunk at most; measured
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,10 @@ class _Rows:
 
     def chunks(self) -> Iterator[_Chunk]:
         row = self.columns * self.heads * self.rows * self.columns * self.intra  # weights of a row of queries
-        height = min(self.rows, max(1, CHUNK // row))
-        width = self.columns if height > 1 else min(self.columns, max(1, CHUNK * self.columns // row))
-        together = max(1, CHUNK // (row * self.rows)) if height == self.rows and width == self.columns else 1
+        most = chunk_floats(CHUNK, self.query.shape[:-1].numel() * self.dim_value)
+        height = min(self.rows, max(1, most // row))
+        width = self.columns if height > 1 else min(self.columns, max(1, most * self.columns // row))
+        together = max(1, most // (row * self.rows)) if height == self.rows and width == self.columns else 1
         for first in range(0, self.batch, together):
             for top in range(0, self.rows, height):
                 for left in range(0, self.columns, width):

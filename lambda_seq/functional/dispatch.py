@@ -87,13 +87,12 @@ def lambda_layer(
         key = None if key is None else key.unsqueeze(2)
         embedding = None if embedding is None else embedding.unsqueeze(2)
         mask = None if mask is None else mask.unsqueeze(1)
-    parts = []
-    if key is not None:
-        parts.append(content(query, key, value, mask, causal, key_norm))
+    position = None
     if embedding is not None:
         embedding, origin = clip(embedding, problem)
-        parts.append(POSITION[algorithm](query, value, embedding, origin))
-    output = parts[0] if len(parts) == 1 else parts[0] + parts[1]
+        position = POSITION[algorithm](query, value, embedding, origin)
+    output = position if key is None else content(query, key, value, mask, causal, key_norm, position)
+    assert output is not None  # `Problem.of` has seen to it that there is a key or an embedding
     return output.squeeze(2) if len(problem.size) == 1 else output
 
 

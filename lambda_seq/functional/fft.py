@@ -45,7 +45,7 @@ class FFTCorrelation:
         self.shifts = tuple(first - taps + 1 for taps, first in zip(self.scope, origin, strict=True))
         padding = [0, self.length[1] - self.scope[1], 0, self.length[0] - self.scope[0]]
         self.kernel = self._transform(F.pad(embedding.flip(-2, -1), padding).roll(self.shifts, (-2, -1)))
-        self.kernel_conjugate: Tensor | None = None  # (U, K, F_Y, F_X), like all that follow only for gradients
+        # Gradients are summed as their conjugates, so that none of kernel and values is needed; (U, K, F_Y, F_X)
         self.kernel_grad: Tensor | None = None
 
     def load(self, values: Tensor) -> None:
@@ -62,29 +62,27 @@ class FFTCorrelation:
 
     def add_gradient(self, channels: slice, keys: slice, grad: Tensor) -> None:
         """Correlate the gradient of lambdas, (b, v, k, Y, X), with the kernel and with the values."""
-        if self.kernel_conjugate is None or self.kernel_grad is None:
-            self.kernel_conjugate = self.kernel.conj().resolve_conj()
+        if self.kernel_grad is None:
             self.kernel_grad = torch.zeros_like(self.kernel)
         if self.values_grad is None:
             self.values_grad = torch.zeros_like(self.values)
-            self.values_conjugate = self.values.conj().resolve_conj()
-        spectrum = self._transform(grad)  # (b, v, k, F_Y, F_X)
+        spectrum = self._transform(grad).conj_physical_()  # (b, v, k, F_Y, F_X)
         for intra in range(self.kernel.shape[0]):
             for index, key in enumerate(range(keys.start, keys.stop)):
-                self.values_grad[:, channels, intra].addcmul_(self.kernel_conjugate[intra, key], spectrum[:, :, index])
+                self.values_grad[:, channels, intra].addcmul_(self.kernel[intra, key], spectrum[:, :, index])
             for entry in range(spectrum.shape[0]):
                 for index, channel in enumerate(range(channels.start, channels.stop)):
-                    value = self.values_conjugate[entry, channel, intra]
+                    value = self.values[entry, channel, intra]
                     self.kernel_grad[intra, keys].addcmul_(value, spectrum[entry, index])
 
     def value_gradient(self) -> Tensor:
         """Gradient of the loaded values, (b, v, U, Y, X)."""
-        return self._crop(self._inverse(self.values_grad))
+        return self._crop(self._inverse(_conjugate(self.values_grad, self.values)))
 
     def embedding_gradient(self) -> Tensor:
         """Gradient of the embedding, (U, K, RY, RX)."""
         backwards = tuple(-shift for shift in self.shifts)
-        kernel = self._inverse(self.kernel_grad).roll(backwards, (-2, -1))
+        kernel = self._inverse(_conjugate(self.kernel_grad, self.kernel)).roll(backwards, (-2, -1))
         return kernel[..., : self.scope[0], : self.scope[1]].flip(-2, -1)
 
     def _transform(self, x: Tensor) -> Tensor:
@@ -92,13 +90,18 @@ class FFTCorrelation:
             return torch.fft.rfft(x, n=self.length[1])
         return torch.fft.rfft2(x, s=self.length)
 
-    def _inverse(self, spectrum: Tensor | None) -> Tensor:
+    def _inverse(self, spectrum: Tensor) -> Tensor:
         if self.length[0] == 1:
             return torch.fft.irfft(spectrum, n=self.length[1])
         return torch.fft.irfft2(spectrum, s=self.length)
 
     def _crop(self, x: Tensor) -> Tensor:
         return x[..., : self.size[0], : self.size[1]]
+
+
+def _conjugate(sums: Tensor | None, like: Tensor) -> Tensor:
+    """The conjugate of a sum of gradients, in place; zeros if nothing was added (an empty batch)."""
+    return torch.zeros_like(like) if sums is None else sums.conj_physical_()
 
 
 forward = partial(channelwise.forward, FFTCorrelation)

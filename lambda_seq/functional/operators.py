@@ -24,6 +24,16 @@ def compute_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
     return dtype
 
 
+def chunk_floats(most: int, results: int) -> int:
+    """Floats that the largest temporary of one chunk may hold.
+
+    Args:
+        most: what stays in cache; measured.
+        results: floats of the output, beside which temporaries shall be small.
+    """
+    return max(2**17, min(most, results // 4))
+
+
 def channels_first(tensor: Tensor) -> Tensor:
     """(B, Y, X, C, D) -> (B, C, Y, X, D), a view: how results and gradients lie in memory."""
     return tensor.permute(0, 3, 1, 2, 4)

@@ -19,6 +19,7 @@ from lambda_seq.functional import channelwise, windows
 from lambda_seq.functional.banded import block_length, largest_temporary
 from lambda_seq.functional.dense import CHUNK as DENSE_CHUNK
 from lambda_seq.functional.fft import transform_lengths
+from lambda_seq.functional.operators import chunk_floats
 from lambda_seq.functional.problem import Problem
 from lambda_seq.functional.rates import Rates, rates
 
@@ -226,6 +227,10 @@ class Sizes:
         """Positions in the batch."""
         return self.B * self.Y * self.X
 
+    def chunk(self, most: int) -> int:
+        """Floats of a chunk's largest temporary."""
+        return chunk_floats(most, self.N * self.H * self.V)
+
     def results(self, training: bool) -> float:
         """Bytes of the output, and of the gradients of query, value and embedding."""
         output = self.N * self.H * self.V
@@ -243,7 +248,7 @@ def _window_blocks(s: Sizes, weights: Callable[[int, int], int]) -> tuple[int, i
     block = block_length(s.RX, s.X)
     across = -(-s.X // block)
     context = s.RY * (block + s.RX - 1) * s.U
-    per_chunk = max(1, windows.CHUNK // weights(block, context))
+    per_chunk = max(1, s.chunk(windows.CHUNK) // weights(block, context))
     length = across if s.Y == 1 else s.Y
     together = max(1, per_chunk // length)
     parts = -(-s.B // together) * -(-length // per_chunk) * (1 if s.Y == 1 else across)
@@ -264,11 +269,11 @@ def _banded(s: Sizes, training: bool) -> tuple[Work, float]:
     apply = _matmul(blocks, rows, s.V, context)
     work = layout + weights + apply + Work(streamed=2 * blocks * rows * s.V, calls=3 * chunks)
     padded = blocks * block * (s.U * s.V) * (1 + (s.RY - 1) / s.Y) + s.B * s.RX * s.U * s.V
-    temporary = padded + 2 * windows.CHUNK
+    temporary = padded + 2 * s.chunk(windows.CHUNK)
     if training:
         overlap = Work(streamed=3 * blocks * context * s.V, calls=chunks * (s.RY if s.Y > 1 else context / block))
         work += work + weights + apply + overlap + _matmul(1, blocks * rows, taps, s.K) + Work(calls=8 * chunks)
-        temporary = 2 * padded + 4 * windows.CHUNK
+        temporary = 2 * padded + 4 * s.chunk(windows.CHUNK)
     return work, temporary
 
 
@@ -281,21 +286,22 @@ def _toeplitz(s: Sizes, training: bool) -> tuple[Work, float]:
     work = layout + lambdas + apply + Work(streamed=2 * positions * s.H * s.V, calls=6 * chunks)
     padded = positions * s.U * s.V * (1 + (s.RY - 1) / s.Y)
     matrix = block * s.K * context
-    temporary = padded + 2 * windows.CHUNK + matrix
+    temporary = padded + 2 * s.chunk(windows.CHUNK) + matrix
     if training:
         overlap = Work(streamed=3 * blocks * context * s.V, calls=chunks * (s.RY if s.Y > 1 else context / block))
         transpose = Work(streamed=2 * blocks * (block * s.K + context) * s.V)
         work += layout + lambdas + lambdas + lambdas + apply + apply + overlap + transpose + Work(calls=14 * chunks)
-        temporary = 2 * padded + 4 * windows.CHUNK + 2 * matrix
+        temporary = 2 * padded + 4 * s.chunk(windows.CHUNK) + 2 * matrix
     return work, temporary
 
 
 def _dense(s: Sizes, training: bool) -> tuple[Work, float]:
     row = s.X * s.H * s.Y * s.X * s.U
-    height = min(s.Y, max(1, DENSE_CHUNK // row))
-    width = s.X if height > 1 else min(s.X, max(1, DENSE_CHUNK * s.X // row))
+    most = s.chunk(DENSE_CHUNK)
+    height = min(s.Y, max(1, most // row))
+    width = s.X if height > 1 else min(s.X, max(1, most * s.X // row))
     whole = height == s.Y and width == s.X
-    together = min(s.B, max(1, DENSE_CHUNK // (row * s.Y))) if whole else 1
+    together = min(s.B, max(1, most // (row * s.Y))) if whole else 1
     chunks = -(-s.B // together) * -(-s.Y // height) * -(-s.X // width)
     taps = (s.Y + height - 1) * (s.X + width - 1) * s.U
     queries, context = s.N * s.H, s.Y * s.X * s.U
@@ -317,9 +323,10 @@ def _channel_loops(s: Sizes, points: float, training: bool) -> tuple[Work, float
     pairs = s.B * s.V * s.K
     positions = s.Y * s.X
     group = min(channelwise.GROUP, s.V)
-    batch = min(s.B, max(1, channelwise.CHUNK // int(s.K * points * group)))
+    floats = s.chunk(channelwise.CHUNK)
+    batch = min(s.B, max(1, floats // int(s.K * points * group)))
     groups = -(-s.B // batch) * -(-s.V // group)
-    together = max(channelwise.PAIRS, channelwise.CHUNK // int(batch * points))  # pairs (k, v)
+    together = max(channelwise.PAIRS, floats // int(batch * points))  # pairs (k, v)
     keys = min(s.K, together)
     chunks = groups * -(-group // max(1, together // keys)) * -(-s.K // keys)
     work = Work(

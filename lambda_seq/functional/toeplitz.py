@@ -29,7 +29,7 @@ def _setup(query: Tensor, value: Tensor, embedding: Tensor, origin: Sequence[int
     block = block_length(columns, query.shape[3])
     context = rows * (block + columns - 1) * value.shape[1]
     largest = max(block * dim_key, context) * value.shape[-1]
-    windows = Windows(channels_last(value), (rows, columns), (origin[0], origin[1]), block, largest)
+    windows = Windows(channels_last(value), (rows, columns), (origin[0], origin[1]), block, largest, query.shape[1])
     matrix = torch.zeros(1, block * dim_key, windows.context, dtype=dtype, device=query.device)
     place = by_offset(matrix, windows, dim_key)  # (1, B, K, RY, RX·U)
     place.copy_(embedding.permute(1, 2, 3, 0).flatten(2))

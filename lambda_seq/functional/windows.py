@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lambda_seq.functional.operators import chunk_floats
+
 # Floats that one chunk's largest temporary may hold: the temporaries of a chunk stay in cache. Measured, not derived.
 CHUNK = 2**19
 
@@ -34,11 +36,12 @@ class Windows:
         scope: (RY, RX).
         origin: index of offset 0 in the scope, per dimension.
         block: queries per block.
-        weights: floats of the largest temporary that one block needs; as many blocks as `CHUNK` allows go together.
+        largest: floats of the largest temporary that one block needs.
+        heads: of the output, whose size limits how many blocks go together.
     """
 
     def __init__(
-        self, value: Tensor, scope: tuple[int, int], origin: tuple[int, int], block: int, weights: int
+        self, value: Tensor, scope: tuple[int, int], origin: tuple[int, int], block: int, largest: int, heads: int
     ) -> None:
         self.batch, self.rows, self.columns, self.intra, self.dim_value = value.shape
         self.scope_rows, self.scope_columns = scope
@@ -47,7 +50,8 @@ class Windows:
         self.blocks = -(-self.columns // block)
         self.width = block + self.scope_columns - 1  # columns of a window
         self.context = self.scope_rows * self.width * self.intra  # values that a block sees
-        self.per_chunk = max(1, CHUNK // weights)
+        results = self.batch * self.rows * self.columns * heads * self.dim_value
+        self.per_chunk = max(1, chunk_floats(CHUNK, results) // largest)
         self.channels = self.intra * self.dim_value
         self.padded = self._pad(value).flatten(3)  # (B, Y + RY − 1, blocks·block + RX − 1, U·V)
 
