@@ -12,6 +12,8 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+import torch
+from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -53,6 +55,13 @@ class LambdaCLI(LightningCLI):
         parser.add_argument(
             "--test_after_fit", type=bool, default=True, help="Whether fit ends with a test of the best checkpoint."
         )
+        parser.add_argument(
+            "--threads",
+            type=PositiveInt | None,
+            default=None,
+            help="Threads that torch computes with on the CPU (default: torch's choice, one per core). Small networks "
+            "are often fastest with 1.",
+        )
         parser.add_lightning_class_args(BestCheckpoint, "best")
         parser.add_lightning_class_args(LastCheckpoint, "last")
         parser.add_lightning_class_args(Curves, "curves")
@@ -68,8 +77,10 @@ class LambdaCLI(LightningCLI):
         """Lightning would replace the configured model by the checkpoint's; here a task refuses one that differs."""
 
     def before_instantiate_classes(self) -> None:
-        """Fill in the paths that depend on the output folder, and which checkpoint is meant."""
+        """Fill in the paths that depend on the output folder and which checkpoint is meant; set the threads."""
         config = self.config[self.subcommand]
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
         output = Path(
             config.output_dir or Path("outputs") / (Path(str(config.config[-1])).stem if config.config else "run")
         )

@@ -146,6 +146,7 @@ def test_help_explains_options(cli):
         (("--model.options.depht=2",), ("depht", "depth")),
         (("--model.label_smoothing=1.5",), ("label_smoothing=1.5", "below 1")),
         (("--predictions.path=p.xlsx",), ("p.xlsx", ".parquet")),
+        (("--data.max_length=0",), ("max_length=0", "at least 1 byte")),
         (("--ckpt_path=missing.ckpt",), ("missing.ckpt", "--ckpt_path")),
     ],
 )

@@ -1,0 +1,173 @@
+"""Time and peak memory of one step of something, in a process of its own.
+
+A fresh process starts without another method's cache, fragments or leaks. In it, in this order: a warm-up, which loads
+code and checks results at a small size; the inputs; the baseline; one step under a budget, whose peak is recorded; more
+steps, of which the fastest counts. Seconds and bytes throughout.
+"""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import signal
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
+from typing import Any, Literal
+
+import torch
+from machine import Peak, budget, busy_seconds, give_back_freed, timed
+
+Step = Callable[[], object]
+Status = Literal[
+    "measured", "predicted", "out of memory", "out of time", "wrong result", "not installed", "failed", "not run"
+]
+
+
+class WrongResultError(Exception):
+    """A method computes something else than it should; it is not timed."""
+
+
+class NotInstalledError(Exception):
+    """An optional package is missing; the message says how to install it."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to measure. Both functions must be importable, as they travel to another process.
+
+    Args:
+        prepare: makes the inputs and returns one step.
+        warm_up: runs first, at a small size; raises WrongResultError if a result is wrong.
+    """
+
+    prepare: Callable[[], Step]
+    warm_up: Callable[[], object] | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Where and how long to measure.
+
+    Args:
+        budget: bytes that the process may take for inputs and steps together.
+        deadline: seconds until the process is ended.
+        seconds: repeat the step until so much time is spent in it, three times at least unless that takes 10 s.
+        threads: of torch.
+        device: "cpu" or "cuda".
+    """
+
+    budget: int
+    deadline: float = 600.0
+    seconds: float = 2.0
+    threads: int = 2
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was found; numbers are None unless `status` is "measured" or "predicted"."""
+
+    status: Status
+    message: str = ""
+    seconds: float | None = None  # the fastest step
+    median: float | None = None  # the median step
+    repeats: int = 0
+    peak_bytes: int | None = None  # of the first step, over inputs and parameters
+    total_bytes: int | None = None  # the same with inputs, parameters and Python
+    held_bytes: int | None = None  # of all steps, over inputs and parameters, with freed memory that malloc keeps
+    others: float | None = None  # share of all cores that other processes took meanwhile
+
+    def __bool__(self) -> bool:
+        return self.status in ("measured", "predicted")
+
+
+def measure(job: Job, limits: Limits) -> Measurement:
+    """Time and peak memory of a job's step, in a fresh process."""
+    outcome = in_fresh_process(_measure_here, job, limits, limits=limits)
+    if outcome.status == "measured":
+        return Measurement(**outcome.value)
+    return Measurement(outcome.status, outcome.message)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a function in a fresh process came to."""
+
+    status: Status
+    message: str = ""
+    value: Any = None
+
+
+def in_fresh_process(function: Callable[..., Any], *arguments: Any, limits: Limits) -> Outcome:
+    """Run an importable function in a new Python, with the threads and within the deadline of `limits`."""
+    context = multiprocessing.get_context("spawn")
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(send, limits.threads, function, arguments), daemon=True)
+    process.start()
+    send.close()
+    try:
+        if not receive.poll(limits.deadline):
+            return Outcome("out of time", f"not done after {limits.deadline:.0f} s")
+        outcome: Outcome = receive.recv()
+        return outcome
+    except EOFError:
+        process.join()
+        code = process.exitcode or 0
+        if code == -signal.SIGKILL:
+            return Outcome("out of memory", "the system ended the process")
+        return Outcome("failed", f"the process ended with {signal.Signals(-code).name if code < 0 else code}")
+    finally:
+        process.kill()
+        process.join()
+        receive.close()
+
+
+def _child(send: Connection, threads: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    warnings.simplefilter("ignore")  # those of other packages
+    torch.set_num_threads(threads)
+    try:
+        outcome = Outcome("measured", value=function(*arguments))
+    except WrongResultError as error:
+        outcome = Outcome("wrong result", str(error))
+    except NotInstalledError as error:
+        outcome = Outcome("not installed", str(error))
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        outcome = Outcome("out of memory", _first_line(error))
+    except Exception as error:
+        refused = isinstance(error, RuntimeError) and ("not enough memory" in str(error) or "allocate" in str(error))
+        outcome = Outcome("out of memory" if refused else "failed", f"{type(error).__name__}: {_first_line(error)}")
+    send.send(outcome)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0][:300]
+
+
+def _measure_here(job: Job, limits: Limits) -> dict[str, Any]:
+    if job.warm_up is not None:
+        job.warm_up()
+    gc.collect()
+    with budget(limits.budget, limits.device):
+        step = job.prepare()
+        give_back_freed(at_once=True)
+        memory = Peak(limits.device)
+        begin, busy, own = time.perf_counter(), busy_seconds(), time.process_time()
+        times = [timed(step, limits.device)]
+        peak, total = memory.read()
+        give_back_freed(at_once=False)
+        while sum(times) < limits.seconds or (len(times) < 3 and sum(times) < 10):
+            times.append(timed(step, limits.device))
+    others = None
+    if busy is not None:
+        wall = (time.perf_counter() - begin) * (os.cpu_count() or 1)
+        others = max(0.0, ((busy_seconds() or busy) - busy - (time.process_time() - own)) / wall)
+    held = memory.read()[0]
+    return asdict(
+        Measurement("measured", "", min(times), statistics.median(times), len(times), peak, total, held, others)
+    )
