@@ -98,10 +98,8 @@ def plan(options: argparse.Namespace, recorder: Recorder) -> None:
         outcome = in_fresh_process(plan_grid.measure_point, case_of(key), options.longest, limits=limits)
         return outcome.value or {"status": outcome.status, "message": outcome.message}
 
-    points = {str(key_of("", case)): case for case in plan_grid.grid(base(options), options.full)}
-    if options.lengths:
-        points = {name: case for name, case in points.items() if case.size[0] in options.lengths}
-    keys = [key_of("plan", case) for case in points.values()]
+    cases = plan_grid.grid(base(options), options.full)
+    keys = [key_of("plan", case) for case in cases if not options.lengths or case.size[0] in options.lengths]
     recorder.run(keys, lambda key: plan_grid.describe(case_of(key)), one)
     measured = [record for record in recorder.records if "forward" in record]
     rows, ratios = plan_grid.rows(measured), plan_grid.ratios(measured)
@@ -116,9 +114,7 @@ def plan(options: argparse.Namespace, recorder: Recorder) -> None:
         fitted = plan_grid.fit(measured)
         better = sum(ratio <= ENOUGH for ratio in plan_grid.ratios(measured, fitted))
         notes.append(f"fitted: {fitted} would have {better} within; for DEFAULTS in lambda_seq/functional/rates.py")
-    title = (
-        f"Choices of the plan, the worst first; not measured: over {plan_grid.SLOWEST:g} times the best's prediction"
-    )
+    title = f"Choices, the worst first (not measured: predicted to take over {plan_grid.SLOWEST:g} times the best)"
     columns = ("shape", "pass", "chosen", "time", "fastest", "ratio", "not measured")
     show([Table(title, columns, tuple(rows))], notes, recorder)
     if ratios:

@@ -72,9 +72,10 @@ def case_of(key: Record) -> Case:
 
 
 def by_case(records: Sequence[Record]) -> dict[Case, dict[str, Record]]:
-    """Records by case and method, shortest first."""
+    """Records by case and method, shortest first, methods in the order of METHODS."""
+    order = list(METHODS)
     found: dict[Case, dict[str, Record]] = {}
-    for record in records:
+    for record in sorted(records, key=lambda record: order.index(record["key"]["method"])):
         found.setdefault(case_of(record["key"]), {})[record["key"]["method"]] = record
     return dict(sorted(found.items(), key=lambda item: (len(item[0].size), item[0].positions)))
 

@@ -49,7 +49,7 @@ class ImageData(ClassificationData):
 
     def __init__(
         self,
-        path: str,
+        path: str = "",
         batch_size: int = 64,
         num_workers: int = 0,
         image_size: int | tuple[int, int] | None = None,

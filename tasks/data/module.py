@@ -40,6 +40,8 @@ class ClassificationData(LightningDataModule, ABC):
         predict_path: str | None,
     ) -> None:
         super().__init__()
+        if not path:
+            raise ValueError("path: no data given; --data.path takes a hub name, a file or a folder")
         for name, number, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
             if number < least:
                 raise ValueError(f"{name}={number}: expected at least {least}")

@@ -47,7 +47,7 @@ class TextData(ClassificationData):
 
     def __init__(
         self,
-        path: str,
+        path: str = "",
         batch_size: int = 32,
         num_workers: int = 0,
         max_length: int = 4096,

@@ -57,7 +57,9 @@ def test_predict_unlabelled_images(cli, pictures, tmp_path):
     assert set(table[0]) == {"id", "prediction", "probability: down", "probability: up"}
 
 
-@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+@pytest.mark.parametrize(
+    "suffix", ["jsonl", pytest.param("csv", marks=pytest.mark.slow), pytest.param("parquet", marks=pytest.mark.slow)]
+)
 def test_texts_from_one_file(cli, tmp_path, suffix):
     import datasets
 
@@ -137,6 +139,7 @@ def test_help_explains_options(cli):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (("--data.path=",), ("path: no data given", "--data.path")),
         (("--data.path=nowhere/at/all",), ("path='nowhere/at/all'", "no such file or folder")),
         (("--data.path=nobody/nothing",), ("path='nobody/nothing'", "hub", "connect to the network")),
         (("--data.batch_size=0",), ("batch_size=0", "at least 1")),
@@ -206,6 +209,7 @@ def test_an_error_in_a_worker_is_one_line(cli, pictures):
     assert "Traceback" not in result.err
 
 
+@pytest.mark.slow
 def test_the_installed_command_without_warnings(stories):
     """In a process of its own, as an error of the interpreter's start-up would not show in this one."""
     command = [sys.executable, "-m", "tasks.cli", "fit", *TEXTS, "--data.path", stories, *SHORT]

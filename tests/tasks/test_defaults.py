@@ -26,6 +26,7 @@ def test_digits_are_learned(cli, config, least):
     assert summary["test/accuracy"] >= least
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "name", "tiny"),
     [("image_classification", "fashion_mnist", TINY_RESNET), ("text_classification", "imdb", TINY_ENCODER)],
