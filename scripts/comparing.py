@@ -195,7 +195,8 @@ def memory_checks(records: Sequence[Record], doubling: float = 2.1) -> list[str]
         if largest is not None:
             lines.append(
                 f"{METHODS[name].label}: a step at {largest['key']['size'][0]:,} fits in "
-                f"{size(largest['total_bytes'])} with inputs, weights and Python, {seconds(largest['seconds'])}"
+                f"{size(largest['total_bytes'])} with inputs, weights and Python; it took {seconds(largest['seconds'])}"
+                + (f", other processes {busy:.0%} of the cores" if (busy := largest["others"] or 0) > 0.1 else "")
             )
     return lines
 

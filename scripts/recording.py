@@ -21,7 +21,7 @@ class Recorder:
 
     Args:
         file: where records are kept.
-        command: that makes them.
+        command: that makes them; commands of earlier runs stay before it.
         machine: what they depend on.
         resume: take over the records of an earlier run on the same machine.
 
@@ -41,6 +41,9 @@ class Recorder:
                     "machine only; leave --resume out, or give another --out"
                 )
             self.records = earlier["records"]
+            known = earlier["command"].split("; ")
+            this = shlex.join(part for part in command if part != "--resume")
+            self.command = "; ".join(known if this in known else [*known, self.command])
 
     def find(self, key: Record) -> Record | None:
         """The record of a key."""

@@ -196,11 +196,14 @@ def test_an_interrupted_run_keeps_what_it_measured_and_goes_on(tmp_path, capsys)
     kept = json.loads((tmp_path / "some.json").read_text())
     assert kept == {"command": "python 'x y'", "machine": {"cores": 2}, "records": [{"key": {"n": 0}, "value": 0}]}
 
-    resumed = Recorder(tmp_path / "some.json", [], {"cores": 2}, resume=True)
+    resumed = Recorder(tmp_path / "some.json", ["python", "z", "--resume"], {"cores": 2}, resume=True)
     asked = []
     resumed.run(keys, str, lambda key: asked.append(key["n"]) or {"value": key["n"]})
     assert asked == [1, 2]
     assert [found["value"] for found in resumed.records] == [0, 1, 2]
+    assert resumed.command == "python 'x y'; python z --resume"
+    again = Recorder(tmp_path / "some.json", ["python", "x y", "--resume"], {"cores": 2}, resume=True)
+    assert again.command == "python 'x y'; python z --resume"
     with pytest.raises(ValueError, match="another --out"):
         Recorder(tmp_path / "some.json", [], {"cores": 8}, resume=True)
 
