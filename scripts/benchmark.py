@@ -82,7 +82,7 @@ def memory(options: argparse.Namespace, recorder: Recorder) -> None:
     names = chosen(options, MEMORY)
     keys = [key_of(name, case) for case in sequences(options, lengths) for name in names]
     if options.full and not options.lengths:
-        keys += [key_of(name, case) for case in sequences(options, [LONG]) for name in names if name != "fused"]
+        keys += [key_of(name, case) for case in sequences(options, [LONG]) for name in names]
     measure_all(options, recorder, keys)
     show([comparing.memory_table(recorder.records)], comparing.memory_checks(recorder.records), recorder)
     series = comparing.series(recorder.records, "peak_bytes", 2**-20)
@@ -229,7 +229,7 @@ def parser() -> argparse.ArgumentParser:
         add("--heads", type=int, default=4)
         add("--dim-key", type=int, default=16)
         if run is plan:
-            add("--fit", action="store_true", help="fit the rates of lambda_seq/functional/rates.py to the times")
+            add("--fit", action="store_true", help="fit the rates of lambda_seq/functional/rates.py (with --full)")
             one.set_defaults(dim=256, scope=127, batch=1)
             continue
         add("--dim", type=int, default=256)

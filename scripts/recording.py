@@ -41,9 +41,9 @@ class Recorder:
                     "machine only; leave --resume out, or give another --out"
                 )
             self.records = earlier["records"]
-            known = earlier["command"].split("; ")
-            this = shlex.join(part for part in command if part != "--resume")
-            self.command = "; ".join(known if this in known else [*known, self.command])
+            known = list(dict.fromkeys(earlier["command"].split("; ")))
+            again = any(one.removesuffix(" --resume") == self.command.removesuffix(" --resume") for one in known)
+            self.command = "; ".join(known if again else [*known, self.command])
 
     def find(self, key: Record) -> Record | None:
         """The record of a key."""
