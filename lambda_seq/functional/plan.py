@@ -1,7 +1,7 @@
 """The cost model: what each algorithm would do for a problem, how long that takes here, and which one is fastest.
 
 A candidate's work is counted, not guessed: multiply-adds of matrix products, of convolutions, operations of FFTs,
-numbers streamed through cache, calls of torch. Its time is the work divided by five rates of the machine (`rates.py`).
+numbers streamed through cache, calls of torch. Its time is the work divided by six rates of the machine (`rates.py`).
 """
 
 from __future__ import annotations

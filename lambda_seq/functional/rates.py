@@ -1,4 +1,4 @@
-"""How fast a machine is at the five things that the cost model counts, measured once and cached."""
+"""How fast a machine is at the six things that the cost model counts, measured once and cached."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ class Rates:
 
 
 # Where nothing was calibrated. CPU: two cores of an AMD EPYC with AVX2, float32, fitted to the times of all algorithms
-# over the grid of `scripts/benchmark.py plan`. CUDA: not measured yet; the order of magnitude of a data centre GPU.
+# over a grid of 71 shapes; `scripts/benchmark.py plan --full --fit` fits anew. CUDA: not measured yet;
+# the order of magnitude of a data centre GPU.
 DEFAULTS = {
     "cpu": Rates(77e9, 9.3e9, 48e9, 53e9, 14.6e9, 110e3),
     "cuda": Rates(10e12, 300e9, 2e12, 2e12, 1e12, 100e3),
