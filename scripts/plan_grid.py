@@ -61,6 +61,7 @@ def measure_point(case: Case, longest: float) -> dict[str, Any]:
     Returns:
         For each pass the algorithm chosen, and seconds predicted and measured by candidate.
     """
+    _load_libraries(case)
     *tensors, grad = _tensors(case, case.device)
     plan = LF.plan(tensors[0], None, tensors[1], tensors[2])
     passes: dict[str, Any] = {}
@@ -75,6 +76,14 @@ def measure_point(case: Case, longest: float) -> dict[str, Any]:
             "measured": dict(zip(promising, measured, strict=True)),
         }
     return passes
+
+
+def _load_libraries(case: Case) -> None:
+    """Run everything once at a small size: a process's first FFT takes more than a second, whatever its length."""
+    *tensors, grad = _tensors(replace(case, batch=1, size=tuple(min(32, n) for n in case.size), scope=3), case.device)
+    for name in COUNTS:
+        for index in range(len(PASSES)):
+            _pass(index, name, tensors, grad)()
 
 
 def _tensors(case: Case, device: str) -> list[Tensor]:

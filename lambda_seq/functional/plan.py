@@ -23,6 +23,8 @@ from lambda_seq.functional.operators import chunk_floats
 from lambda_seq.functional.problem import Problem
 from lambda_seq.functional.rates import Rates, rates
 
+ROW = 180  # measured
+
 
 @dataclass(frozen=True)
 class Work:
@@ -307,12 +309,15 @@ def _dense(s: Sizes, training: bool) -> tuple[Work, float]:
     queries, context = s.N * s.H, s.Y * s.X * s.U
     weights = _matmul(1, queries, taps, s.K) + Work(streamed=2 * queries * context, calls=6 * chunks)
     apply = Work(products=queries * context * s.V, streamed=queries * context + chunks * together * context * s.V)
+    # Weights of an image are put in order by short rows; beginning one costs as much as ROW numbers of a long copy.
+    rows = ROW * queries * s.Y if s.Y > 1 else 0.0
+    weights += Work(streamed=rows)
     work = weights + apply + Work(streamed=2 * s.N * (s.U + s.H) * s.V, calls=8 + 6 * chunks)
     table = (2 * s.Y - 1) * (2 * s.X - 1) * s.K * s.U
     together_weights = together * height * width * s.H * (taps + context)
     temporary = s.N * s.U * s.V + table + together_weights
     if training:
-        scatter = Work(streamed=queries * (taps + 2 * context), calls=16 * chunks)
+        scatter = Work(streamed=queries * (3 * taps + 2 * context) + rows, calls=16 * chunks)
         work += weights + apply + apply + _matmul(1, queries, s.K, taps) + _matmul(1, s.K, taps, queries) + scatter
         temporary = 2 * (s.N * s.U * s.V + table) + 3 * together_weights
     return work, temporary
@@ -337,7 +342,7 @@ def _channel_loops(s: Sizes, points: float, training: bool) -> tuple[Work, float
     temporary = s.N * s.H * s.K + batch * positions * group * (s.U + s.H) + scratch
     if training:
         applied = Work(streamed=pairs * positions * (6 * s.H + 2))
-        work += work + applied + Work(calls=chunks * (2 * s.H + 40))
+        work += work + applied + Work(calls=chunks * (2 * s.H + 10))
         temporary += s.N * s.H * s.K + batch * positions * group * (2 * s.U + s.H)
     return work, temporary
 
