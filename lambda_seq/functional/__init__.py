@@ -3,6 +3,8 @@
 from typing import get_args
 
 from lambda_seq.functional.dispatch import ALGORITHMS, lambda_layer
+from lambda_seq.functional.exponentials import Exponentials
+from lambda_seq.functional.packing import Packing, packed_lambda_layer
 from lambda_seq.functional.plan import Candidate, Plan, plan
 from lambda_seq.functional.problem import KeyNorm
 from lambda_seq.functional.rates import Rates, calibrate
@@ -14,11 +16,14 @@ __all__ = [
     "ALGORITHMS",
     "KEY_NORMS",
     "Candidate",
+    "Exponentials",
+    "Packing",
     "Plan",
     "Rates",
     "StreamState",
     "calibrate",
     "lambda_layer",
+    "packed_lambda_layer",
     "plan",
     "stream",
 ]

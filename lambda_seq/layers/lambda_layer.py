@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lambda_seq import functional as LF
+from lambda_seq.layers.embeddings import make_position
 from lambda_seq.layers.norm import MaskedBatchNorm, make_norm
-from lambda_seq.layers.position import RelativePositionTable
+from lambda_seq.layers.position import PositionEmbedding
 
 QUERY_NORMS = ("none", "softmax")
 
@@ -40,7 +41,7 @@ class LambdaLayer(nn.Module):
         max_size: Sequence[int] | None = None,
         causal: bool = False,
         content: bool = True,
-        position: bool | nn.Module = True,
+        position: bool | str | nn.Module = True,
         key_norm: str = "softmax",
         query_norm: str = "none",
         norm: str = "batch",
@@ -77,14 +78,20 @@ class LambdaLayer(nn.Module):
         self.norm_query = make_norm(norm, heads * dim_key)
         self.norm_value = make_norm(norm, dim_intra * self.dim_value)
         self.position: nn.Module | None
-        if isinstance(position, nn.Module):
-            self.position = position
-        elif position:
-            self.position = RelativePositionTable(
-                dim_intra, dim_key, scope=scope, max_size=max_size, causal=causal, init=init
-            )
-        else:
+        if position is False:
             self.position = None
+        elif isinstance(position, nn.Module):
+            if isinstance(position, PositionEmbedding) and position.causal != causal:
+                raise ValueError(
+                    f"position is an embedding with causal={position.causal} but the layer has causal={causal}: "
+                    "construct both alike"
+                )
+            self.position = position
+        else:
+            kind = "table" if position is True else position
+            self.position = make_position(
+                kind, dim_intra, dim_key, dims=dims, scope=scope, max_size=max_size, causal=causal, init=init
+            )
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -116,6 +123,12 @@ class LambdaLayer(nn.Module):
         self, x: Tensor, mask: Tensor | None, size: Sequence[int]
     ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
         """Query (B, H, *N, K), key (B, U, *N, K), value (B, U, *N, V) and the embedding (U, K, *R) for a size."""
+        query, key, value = self._projections(x, mask)
+        embedding = None if self.position is None else self.position(size).to(query.dtype)
+        return query, key, value, embedding
+
+    def _projections(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Query (B, H, *N, K), key (B, U, *N, K) and value (B, U, *N, V)."""
         # Projections and norms on channels-last tensors, (B, *N, ·)
         query, value, *keys = (part.contiguous() for part in self.project(x).split(self.parts, -1))
         query = rearrange(self.norm_query(query, mask), "b ... (h k) -> b h ... k", h=self.heads)
@@ -124,8 +137,7 @@ class LambdaLayer(nn.Module):
         if self.query_norm == "softmax":
             query = query.softmax(-1)
         # Under autocast norms may return another dtype than projections; queries decide.
-        embedding = None if self.position is None else self.position(size).to(query.dtype)
-        return query, None if key is None else key.to(query.dtype), value.to(query.dtype), embedding
+        return query, None if key is None else key.to(query.dtype), value.to(query.dtype)
 
     def _check(self, x: Tensor, mask: Tensor | None) -> None:
         if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
@@ -164,14 +176,17 @@ class LambdaLayer1d(LambdaLayer):
         dim_key: query and key depth K.
         dim_intra: intra-depth U, the number of lambdas summed.
         scope: context positions of the position lambda, odd (causal: any), centred on the query; None for all of them.
-        max_length: largest N of a global position table; shorter inputs use its middle.
+        max_length: for scope None: largest N of a position table, of which shorter inputs use the middle; of the other
+            embeddings, which take any N, what their scales cover (None: their default).
         causal: position n sees positions m ≤ n only.
         content: with the content lambda, which is global.
-        position: with the position lambda; a module that maps a size to (U, K, R) replaces or shares the table.
+        position: embedding of the position lambda: "table" (or True), free at each offset; "multiscale", decaying, of
+            few parameters; "exponential", sums of decaying exponentials, global only; False for no position lambda.
+            A module replaces or shares one: it maps a size, (N,), to (U, K, R), see `PositionEmbedding`.
         key_norm: keys over the context positions: "softmax", "l2" or "none".
         query_norm: queries over their depth: "none" or "softmax".
         norm: of queries and values: "batch" (counts real positions only), "layer", "rms" or "none".
-        init: of the position table: "scaled" or "paper" (N(0, 1)).
+        init: of the position embedding: "scaled" or, of a table, "paper" (N(0, 1)).
         algorithm: how `functional.lambda_layer` computes; "auto" lets `functional.plan` choose.
 
     Raises:
@@ -190,7 +205,7 @@ class LambdaLayer1d(LambdaLayer):
         max_length: int | None = None,
         causal: bool = False,
         content: bool = True,
-        position: bool | nn.Module = True,
+        position: bool | str | nn.Module = True,
         key_norm: str = "softmax",
         query_norm: str = "none",
         norm: str = "batch",
@@ -216,14 +231,41 @@ class LambdaLayer1d(LambdaLayer):
             algorithm=algorithm,
         )
 
-    def forward(self, x: Float[Tensor, "B N dim"], mask: Bool[Tensor, "B N"] | None = None) -> Float[Tensor, "B N out"]:
-        """Mix a batch of sequences; `mask` (B, N) is True at real positions.
+    def forward(
+        self,
+        x: Float[Tensor, "B N dim"],
+        mask: Bool[Tensor, "B N"] | None = None,
+        documents: Int[Tensor, "B N"] | LF.Packing | None = None,
+    ) -> Float[Tensor, "B N out"]:
+        """Mix a batch of sequences.
+
+        Args:
+            x: (B, N, dim).
+            mask: True at real positions.
+            documents: of which document each position is, by ids or as `functional.Packing`: several documents in one
+                row, each as if it stood alone. Batch norms average over all of them, as over the rows of a batch.
 
         Raises:
-            TypeError: x is not floating point, or mask not bool.
-            ValueError: a shape that does not fit, or N larger than a global position table.
+            TypeError: x is not floating point, mask not bool, or documents not integers.
+            ValueError: a shape that does not fit, or N (the longest document) larger than a global position table.
         """
-        return super().forward(x, mask)
+        if documents is None:
+            return super().forward(x, mask)
+        self._check(x, mask)
+        packing = LF.Packing.of(documents, mask)
+        packing.check_shape(x.shape[:2], x.device)
+        query, key, value, embedding = self._inputs(x, packing.mask, (max(packing.longest, 1),))
+        output = LF.packed_lambda_layer(
+            query,
+            key,
+            value,
+            embedding,
+            packing,
+            causal=self.causal,
+            key_norm=self.key_norm,
+            algorithm=self.algorithm,
+        )
+        return rearrange(output, "b h n v -> b n (h v)")
 
     def init_state(self, batch_size: int) -> LF.StreamState:
         """The state of a causal layer before the first position, for `step`.
@@ -236,16 +278,19 @@ class LambdaLayer1d(LambdaLayer):
             raise ValueError(f"batch_size={batch_size}: expected at least 1")
         nothing = self.project.weight.new_empty(batch_size, self.dim_intra, 0, self.dim_key + self.dim_value)
         key, value = nothing.split((self.dim_key, self.dim_value), -1)
-        return LF.StreamState.empty(key if self.content else None, value)
+        embedding = self.position.streaming(1) if isinstance(self.position, PositionEmbedding) else None
+        return LF.StreamState.empty(key if self.content else None, value, embedding)
 
     def step(
         self, x: Float[Tensor, "B dim"] | Float[Tensor, "B T dim"], state: LF.StreamState
     ) -> tuple[Tensor, LF.StreamState]:
         """The output for the next position, (B, dim), or the next T positions, (B, T, dim), and the state after them.
 
-        Equal to `forward` over the whole sequence, in evaluation mode. The state holds k · v numbers per lambda and the
-        last scope − 1 values, whatever the length; with a global position table it grows with the context, up to
-        max_length.
+        Equal to `forward` over the whole sequence, in evaluation mode. The state is of constant size, whatever the
+        length, for local scope (the last scope − 1 values), for position="exponential" (S · v running sums per lambda)
+        and for the content lambda (k · v). That of a global table or multi-scale embedding is not: it grows by v values
+        a position, up to max_length, and that of a module without `reach` without end. A step of one position takes
+        time in proportion to what the position part keeps.
 
         Raises:
             ValueError: the layer is not causal or is training with batch norm, a shape that does not fit, or more
@@ -259,12 +304,23 @@ class LambdaLayer1d(LambdaLayer):
             raise ValueError(
                 f"x has batch {x.shape[0]} but the state has {state.values.shape[0]}: go on with one batch"
             )
-        # Later queries may reach further than this piece: ask for all offsets there are.
-        taps = self.position.taps[0] if isinstance(self.position, RelativePositionTable) else 1
-        query, key, value, embedding = self._inputs(x, None, (max(taps, state.seen + x.shape[1]),))
-        output, state = LF.stream(query, key, value, embedding, state, key_norm=self.key_norm)
+        length = state.seen + x.shape[1]
+        embedding, reach = self._streaming(length)
+        query, key, value = self._projections(x, None)
+        if isinstance(embedding, Tensor):
+            embedding = embedding.to(query.dtype)
+        output, state = LF.stream(query, key, value, embedding, state, key_norm=self.key_norm, reach=reach)
         output = rearrange(output, "b h n v -> b n (h v)")
         return (output[:, 0] if single else output), state
+
+    def _streaming(self, length: int) -> tuple[Tensor | LF.Exponentials | None, int]:
+        """The embedding after `length` positions, and how many of them later queries may look back."""
+        if self.position is None:
+            return None, 0
+        if not isinstance(self.position, PositionEmbedding):
+            return self.position((length,)), length  # who knows how far it reaches
+        reach = self.position.reach
+        return self.position.streaming(length), length if reach is None else reach
 
     def _check_streams(self) -> None:
         if not self.causal:
@@ -285,13 +341,16 @@ class LambdaLayer2d(LambdaLayer):
         dim_key: query and key depth K.
         dim_intra: intra-depth U, the number of lambdas summed.
         scope: rows and columns of context of the position lambda, odd, an int or a pair; None for all of them.
-        max_size: largest (H, W) of a global position table; smaller inputs use its middle.
+        max_size: for scope None: largest (H, W) of a position table, of which smaller inputs use the middle; of the
+            other embeddings, which take any size, what their scales cover (None: their default).
         content: with the content lambda, which is global.
-        position: with the position lambda; a module that maps a size to (U, K, RY, RX) replaces or shares the table.
+        position: embedding of the position lambda: "table" (or True), free at each offset; "multiscale", decaying, of
+            few parameters; "exponential", sums of decaying exponentials, global only; False for no position lambda.
+            A module replaces or shares one: it maps a size (H, W) to (U, K, RY, RX), see `PositionEmbedding`.
         key_norm: keys over the context positions: "softmax", "l2" or "none".
         query_norm: queries over their depth: "none" or "softmax".
         norm: of queries and values: "batch" (counts real positions only), "layer", "rms" or "none".
-        init: of the position table: "scaled" or "paper" (N(0, 1)).
+        init: of the position embedding: "scaled" or, of a table, "paper" (N(0, 1)).
         algorithm: how `functional.lambda_layer` computes; "auto" lets `functional.plan` choose.
 
     Raises:
@@ -309,7 +368,7 @@ class LambdaLayer2d(LambdaLayer):
         scope: int | tuple[int, int] | None = 23,
         max_size: tuple[int, int] | None = None,
         content: bool = True,
-        position: bool | nn.Module = True,
+        position: bool | str | nn.Module = True,
         key_norm: str = "softmax",
         query_norm: str = "none",
         norm: str = "batch",

@@ -9,10 +9,37 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lambda_seq import functional as LF
+
 INITS = ("scaled", "paper")
 
 
-class RelativePositionTable(nn.Module):
+class PositionEmbedding(nn.Module):
+    """R[u, k, m − n]: what a position lambda multiplies the values with, by context offset. Derive own ones from it.
+
+    Attributes:
+        reach: positions that a query looks back, beyond itself; None for all of them. Streaming keeps as many values.
+        causal: offsets end at 0 (1D).
+    """
+
+    reach: int | None = None
+    causal: bool = False
+
+    def forward(self, size: Sequence[int]) -> Float[Tensor, "U K *R"]:
+        """The embedding for inputs of this size per dimension.
+
+        The value at an offset is the same for all sizes; offsets that no pair of positions has may be left out. R is
+        odd and offset 0 in its middle; causal: offset 0 is the last.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no forward(size): define it to return (U, K, *R)")
+
+    def streaming(self, length: int) -> Float[Tensor, "U K R"] | LF.Exponentials:
+        """What `functional.stream` needs of a causal embedding after `length` positions, 1D."""
+        embedding: Tensor = self((length,))
+        return embedding
+
+
+class RelativePositionTable(PositionEmbedding):
     """A free embedding for each context offset m − n: R[u, k, m − n], the embedding of the paper.
 
     Local: `scope` offsets per dimension, centred on 0 (causal: ending at 0). Global: one for each offset that inputs up
@@ -42,15 +69,9 @@ class RelativePositionTable(nn.Module):
         init: str = "scaled",
     ) -> None:
         super().__init__()
-        if init not in INITS:
-            raise ValueError(f"init={init!r}: expected one of {', '.join(map(repr, INITS))}")
+        check_init(init)
         if scope is not None:
-            for taps in scope:
-                if taps < 1 or (not causal and taps % 2 == 0):
-                    raise ValueError(
-                        f"scope={_plain(scope)}: expected an odd number of positions, centred on the query; "
-                        f"use {taps - 1 if taps > 1 else 1} or {taps + 1}"
-                    )
+            check_scope(scope, causal)
             self.taps = tuple(scope)
             self.max_size: tuple[int, ...] | None = None
             positions = math.prod(self.taps)
@@ -60,12 +81,12 @@ class RelativePositionTable(nn.Module):
                     "scope=None is global and its table needs the largest input: give max_length=N "
                     "(2D: max_size=(H, W))"
                 )
-            if min(max_size) < 1:
-                raise ValueError(f"max_size={_plain(max_size)}: expected at least one position per dimension")
+            check_max_size(max_size)
             self.taps = tuple(length if causal else 2 * length - 1 for length in max_size)
             self.max_size = tuple(max_size)
             positions = math.prod(max_size)
         self.causal = causal
+        self.reach = self.taps[-1] - 1 if causal else self.taps[-1] // 2
         self.std = 1.0 if init == "paper" else positions**-0.5
         self.weight = nn.Parameter(torch.empty(intra, dim_key, *self.taps))
         self.reset_parameters()
@@ -84,8 +105,8 @@ class RelativePositionTable(nn.Module):
             for length, most in zip(size, self.max_size, strict=True):
                 if length > most:
                     raise ValueError(
-                        f"x has size {_plain(size)} but the global position table covers {_plain(self.max_size)}: "
-                        f"construct the layer with {'max_length' if len(size) == 1 else 'max_size'}={_plain(size)}, "
+                        f"x has size {plain(size)} but the global position table covers {plain(self.max_size)}: "
+                        f"construct the layer with {'max_length' if len(size) == 1 else 'max_size'}={plain(size)}, "
                         "or use a local scope"
                     )
         embedding: Tensor = self.weight
@@ -103,6 +124,28 @@ class RelativePositionTable(nn.Module):
         return f"intra={intra}, dim_key={dim_key}, offsets={self.taps}, {kind}{', causal' if self.causal else ''}"
 
 
-def _plain(size: Sequence[int]) -> str:
+def check_init(init: str) -> None:
+    """Raise ValueError unless this is an initialisation of tables."""
+    if init not in INITS:
+        raise ValueError(f"init={init!r}: expected one of {', '.join(map(repr, INITS))}")
+
+
+def check_scope(scope: Sequence[int], causal: bool) -> None:
+    """Raise ValueError unless a local scope has a middle (causal: a position)."""
+    for taps in scope:
+        if taps < 1 or (not causal and taps % 2 == 0):
+            raise ValueError(
+                f"scope={plain(scope)}: expected an odd number of positions, centred on the query; "
+                f"use {taps - 1 if taps > 1 else 1} or {taps + 1}"
+            )
+
+
+def check_max_size(max_size: Sequence[int]) -> None:
+    """Raise ValueError unless the largest input has positions."""
+    if min(max_size) < 1:
+        raise ValueError(f"max_size={plain(max_size)}: expected at least one position per dimension")
+
+
+def plain(size: Sequence[int]) -> str:
     """(5,) -> '5', (5, 7) -> '(5, 7)': sizes as the user gave them."""
     return str(size[0]) if len(size) == 1 else str(tuple(size))

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
+import torch
 from torch import Tensor
 
 
@@ -10,6 +15,20 @@ def at_least_one(**sizes: int) -> None:
     for name, size in sizes.items():
         if size < 1:
             raise ValueError(f"{name}={size}: expected at least 1")
+
+
+def integers(**numbers: Any) -> None:
+    """Raise TypeError for the first that is no integer; None is left to others."""
+    for name, number in numbers.items():
+        if number is not None and (isinstance(number, bool) or not hasattr(number, "__index__")):
+            raise TypeError(f"{name}={number!r}: expected an integer")
+
+
+def numbers(**found: Any) -> None:
+    """Raise TypeError for the first that is no number; None is left to others."""
+    for name, number in found.items():
+        if number is not None and (isinstance(number, bool) or not isinstance(number, Real)):
+            raise TypeError(f"{name}={number!r}: expected a number")
 
 
 def probability(**rates: float) -> None:
@@ -30,3 +49,25 @@ def floating(name: str, x: Tensor) -> None:
     if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
         found = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(f"{name} is {found}: expected a floating point tensor; use {name}.float()")
+
+
+def token_ids(name: str, x: Tensor) -> None:
+    """Raise TypeError unless x is a tensor of token ids."""
+    if not isinstance(x, Tensor) or x.dtype not in (torch.int32, torch.int64):
+        found = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"{name} is {found}: expected token ids, torch.int64; use {name}.long()")
+
+
+def per_block(name: str, option: Any, depth: int) -> list[Any]:
+    """An option for each of `depth` blocks: itself everywhere, or the entries of a list.
+
+    Raises:
+        ValueError: the list has another length.
+    """
+    if not isinstance(option, Sequence) or isinstance(option, str):
+        return [option] * depth
+    if len(option) != depth:
+        raise ValueError(
+            f"{name}={list(option)} has {len(option)} entries: expected one for each of the depth={depth} blocks"
+        )
+    return list(option)

@@ -8,25 +8,25 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeVar
 
-from torch import nn
+from lambda_seq.models.sharing import Pretrained
 
 
-class Model(nn.Module):
-    """What every network of the registry carries, beside its weights, for a checkpoint or a task.
+class Model(Pretrained):
+    """What every network of the registry carries, beside its weights, for a checkpoint, a task or a saved folder.
 
     Attributes:
         num_classes: length of the last dimension of the output.
         input_kind: what `forward` takes: "image" (B, C, H, W), "tokens" (B, N), "waveform" (B, N) or (B, N, C),
             or "features" (B, N, C).
+        vocab_size: number of token ids, of a network that takes tokens; None for others.
         name: the name it was created by; None when constructed directly.
         options: the options it was created with, those that the name stands for included, so that
             `create_model(name, **options)` builds it again; None when constructed directly.
+        labels: names of the classes, in order; None where not known. They, the tokenizer and the preprocessing are
+            there after `from_pretrained`, and what `save_pretrained` writes unless others are given.
+        tokenizer: a `tokenizers.Tokenizer` that makes tokens of text; None for bytes, or where the input is no text.
+        preprocessing: facts of the data that inference needs: mean, std, sampling rate, …
     """
-
-    num_classes: int
-    input_kind: str
-    name: str | None = None
-    options: dict[str, Any] | None = None
 
 
 class Entry(NamedTuple):

@@ -72,3 +72,125 @@ def test_half_precision(dtype):
     found, _ = in_pieces(inputs, [1, 20, 1, 18])
     assert found.dtype == dtype
     torch.testing.assert_close(found.float(), inputs.run("auto").detach().float(), rtol=0.05, atol=0.05)
+
+
+def random_exponentials(intra=1, dim_key=4):
+    scales = 200 ** torch.rand(4, dtype=torch.float64)
+    coefficients = torch.randn(intra, dim_key, 6, dtype=torch.float64)
+    return LF.Exponentials(1 / scales, 3 * torch.rand(2, dtype=torch.float64), coefficients)
+
+
+@properties
+@given(
+    lengths=st.lists(st.integers(1, 30), min_size=1, max_size=6),
+    content=st.booleans(),
+    intra=st.integers(1, 2),
+    seed=st.integers(0, 2**16),
+)
+def test_exponentials_equal_the_parallel_form(lengths, content, intra, seed):
+    torch.manual_seed(seed)
+    inputs = make((sum(lengths),), (1,), causal=True, content=content, intra=intra)
+    given_terms = random_exponentials(intra)
+    inputs.embedding = given_terms.kernel(sum(lengths))
+    expected = inputs.run("naive").detach()
+    inputs.embedding = given_terms
+    found, state = in_pieces(inputs, lengths)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9 * expected.abs().max().item())
+    assert state.seen == sum(lengths)
+    assert state.values.shape[2] == 0
+
+
+def test_exponentials_stream_in_float32_as_in_float64():
+    """Slow terms, many single steps: the sums are kept in float64, where z^n does not drift."""
+    query, value = torch.randn(1, 1, 2000, 2), torch.randn(1, 1, 2000, 2)
+    embedding = LF.Exponentials(torch.tensor([1e-6, 1e-4, 1e-5]), torch.tensor([1e-4]), torch.ones(1, 2, 4))
+    kernel = LF.Exponentials(*(part.double() for part in vars(embedding).values())).kernel(2000)
+    expected = LF.lambda_layer(query.double(), None, value.double(), kernel, causal=True)
+    state, outputs = LF.StreamState.empty(None, value, embedding), []
+    for t in range(2000):
+        part = slice(t, t + 1)
+        output, state = LF.stream(query[:, :, part], None, value[:, :, part], embedding, state)
+        outputs.append(output)
+    found = torch.cat(outputs, 2)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-6 * expected.abs().max().item())
+
+
+def test_exponentials_take_constant_memory_in_long_pieces():
+    """No tensor of a step is larger than a few times its inputs."""
+    largest = 0
+
+    class Largest(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            nonlocal largest
+            result = func(*args, **(kwargs or {}))
+            largest = max(largest, result.numel() if isinstance(result, torch.Tensor) else 0)
+            return result
+
+    inputs = make((20000,), (1,), causal=True, content=False, batch=1)
+    inputs.embedding = random_exponentials()
+    state = in_pieces(inputs, [10])[1]
+    with torch.no_grad(), Largest():
+        LF.stream(inputs.query, None, inputs.value, inputs.embedding, state)
+    assert largest <= 2 * max(
+        inputs.query.numel(), inputs.value.numel(), inputs.embedding.coefficients[0, :, 0].numel() * 20480
+    )
+
+
+def test_gradients_flow_through_a_stream():
+    inputs = make((9,), (1,), causal=True, content=False, batch=1)
+    terms = random_exponentials()
+    parts = [part.requires_grad_() for part in vars(terms).values()]
+
+    def streamed(*parts):
+        state, outputs = LF.StreamState.empty(None, inputs.value), []
+        for part in (slice(0, 4), slice(4, 5), slice(5, 9)):
+            output, state = LF.stream(
+                inputs.query[:, :, part], None, inputs.value[:, :, part], LF.Exponentials(*parts), state
+            )
+            outputs.append(output)
+        return torch.cat(outputs, 2)
+
+    weights = torch.randn(1, 3, 9, 5, dtype=torch.float64)
+    found = torch.autograd.grad((streamed(*parts) * weights).sum(), parts)
+    whole = LF.lambda_layer(inputs.query, None, inputs.value, terms.kernel(9), causal=True, algorithm="naive")
+    expected = torch.autograd.grad((whole * weights).sum(), parts)
+    for ours, exact in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, exact, rtol=1e-8, atol=1e-9)
+
+
+def test_half_precision_exponentials():
+    inputs = make((40,), (1,), causal=True, dtype=torch.bfloat16)
+    terms = random_exponentials()
+    inputs.embedding = terms
+    found, _ = in_pieces(inputs, [1, 20, 1, 18])
+    assert found.dtype == torch.bfloat16
+    inputs.embedding = terms.kernel(40).bfloat16()
+    expected = inputs.run("auto").detach().float()
+    torch.testing.assert_close(found.float(), expected, rtol=0.05, atol=0.05 * expected.abs().max().item())
+
+
+def test_a_wider_embedding_may_come_in_parts():
+    """With `reach`, a piece gives only the offsets that positions so far have."""
+    inputs = make((20,), (20,), causal=True, content=False)
+    expected = inputs.run("naive").detach()
+    state, outputs = LF.StreamState.empty(None, inputs.value), []
+    with torch.no_grad():
+        for t in range(20):
+            part = slice(t, t + 1)
+            embedding = inputs.embedding[..., 19 - t :]
+            output, state = LF.stream(
+                inputs.query[:, :, part], None, inputs.value[:, :, part], embedding, state, reach=19
+            )
+            outputs.append(output)
+    torch.testing.assert_close(torch.cat(outputs, 2), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_states_of_another_embedding():
+    inputs = make((8,), (5,), causal=True, content=False)
+    state = in_pieces(inputs, [8])[1]
+    args = (inputs.query, None, inputs.value)
+    with pytest.raises(ValueError, match=r"embedding reaches 6 positions back but the state has kept 4 of 8"):
+        LF.stream(*args, torch.zeros(1, 4, 7, dtype=torch.float64), state)
+    with pytest.raises(ValueError, match=r"sum of exponentials but the state has no sums of its 8 positions"):
+        LF.stream(*args, random_exponentials(), state)

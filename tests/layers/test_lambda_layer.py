@@ -200,9 +200,27 @@ def test_importing_the_library_imports_no_training_stack():
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
 
 
+class Unbounded(torch.nn.Module):
+    """A user's own embedding, which says nothing but R: 1 / (1 + distance) for every offset."""
+
+    def forward(self, size):
+        return 1 / torch.arange(size[0], 0, -1, dtype=torch.float64).expand(2, 16, -1)
+
+
 @pytest.mark.parametrize(
     "options",
-    [{"scope": 6}, {"scope": None, "max_length": 40}, {"position": False}, {"content": False, "scope": 3}],
+    [
+        {"scope": 6},
+        {"scope": None, "max_length": 40},
+        {"position": False},
+        {"content": False, "scope": 3},
+        {"position": "multiscale", "scope": 9},
+        {"position": "multiscale", "scope": None, "max_length": 20},
+        {"position": "multiscale", "scope": None},
+        {"position": "exponential", "scope": None},
+        {"position": "exponential", "scope": None, "content": False},
+        {"position": Unbounded()},
+    ],
 )
 def test_step_equals_forward(options):
     layer = spread(LambdaLayer1d(8, 12, causal=True, dim_intra=2, **options)).double().eval()
@@ -235,3 +253,75 @@ def test_steps_that_cannot_be():
     _, state = layer.step(torch.zeros(2, 4, 8), state)
     with pytest.raises(ValueError, match="the global position table covers 4"):
         layer.step(torch.zeros(2, 8), state)
+
+
+DOCUMENTS = torch.tensor([[0] * 5 + [1] * 1 + [2] * 7, [-1] * 2 + [0] * 6 + [-1] + [1] * 4, [-1] * 13, [3] * 13])
+SPANS = [(0, 0, 5), (0, 5, 6), (0, 6, 13), (1, 2, 8), (1, 9, 13), (3, 0, 13)]  # row, begin, end of each document
+
+
+def apart(x):
+    """The documents of x (B, N, C) as a padded batch, and its mask."""
+    longest = max(end - begin for _, begin, end in SPANS)
+    batch = x.new_zeros(len(SPANS), longest, *x.shape[2:])
+    mask = torch.zeros(len(SPANS), longest, dtype=torch.bool)
+    for number, (row, begin, end) in enumerate(SPANS):
+        batch[number, : end - begin] = x[row, begin:end]
+        mask[number, : end - begin] = True
+    return batch, mask
+
+
+@pytest.mark.parametrize("norm", ["batch", "layer", "rms", "none"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"scope": 5},
+        {"scope": 4, "causal": True},
+        {"scope": None, "max_length": 13, "dim_intra": 2},
+        {"position": False, "key_norm": "l2"},
+        {"content": False, "scope": 3},
+        {"position": "multiscale", "scope": None},
+        {"position": "exponential", "scope": None, "causal": True},
+    ],
+    ids=str,
+)
+def test_documents_are_as_if_alone_in_training(options, norm):
+    layer = spread(LambdaLayer1d(8, 12, norm=norm, **options)).double()
+    x, weights = torch.randn(4, 13, 8, dtype=torch.float64), torch.randn(4, 13, 12, dtype=torch.float64)
+    weights = weights * (DOCUMENTS >= 0)[..., None]
+    start = {name: buffer.clone() for name, buffer in layer.named_buffers()}
+    results = []
+    for packed in (True, False):
+        layer.zero_grad()
+        layer.load_state_dict(start, strict=False)
+        rows = x.clone().requires_grad_()
+        if packed:
+            output = apart(layer(rows, None, DOCUMENTS))[0]
+        else:
+            batch, mask = apart(rows)
+            output = layer(batch, mask) * mask[..., None]
+        (output * apart(weights)[0]).sum().backward()
+        gradients = {name: parameter.grad.clone() for name, parameter in layer.named_parameters()}
+        buffers = {name: buffer.clone() for name, buffer in layer.named_buffers()}
+        results.append({"output": output.detach(), "x": rows.grad, **gradients, **buffers})
+    for name, expected in results[1].items():
+        torch.testing.assert_close(results[0][name], expected, rtol=1e-9, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_documents_by_ids_or_as_a_packing():
+    layer, x = LambdaLayer1d(8, scope=5).eval(), torch.randn(4, 13, 8)
+    output = layer(x, None, LF.Packing.of(DOCUMENTS))
+    assert torch.equal(layer(x, None, DOCUMENTS), output)
+    assert torch.equal(layer(x, DOCUMENTS >= 0, DOCUMENTS.clamp_min(0)), output)
+    assert not output[DOCUMENTS < 0].any()
+
+
+def test_documents_that_do_not_fit():
+    layer = LambdaLayer1d(8, scope=None, max_length=6)
+    x = torch.zeros(1, 9, 8)
+    assert layer(x, None, torch.arange(9)[None] // 5).shape == (1, 9, 8)  # the longest document counts, not the row
+    with pytest.raises(ValueError, match=r"x has size 7 but the global position table covers 6"):
+        layer(x, None, torch.arange(9)[None] // 7)
+    with pytest.raises(ValueError, match=r"documents has shape \(1, 8\): expected \(1, 9\)"):
+        layer(x, None, torch.zeros(1, 8, dtype=torch.int64))
+    with pytest.raises(TypeError, match=r"documents is torch.float32: expected integer ids"):
+        layer(x, None, torch.zeros(1, 9))

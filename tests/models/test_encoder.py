@@ -84,6 +84,44 @@ def test_padding_changes_nothing_whatever_the_options(stem, lengths, extra, opti
     check_padding(stem, lengths, extra, max_length=32, **options)
 
 
+@pytest.mark.parametrize("stem", ["tokens", "features"])
+@pytest.mark.parametrize("causal", [False, True])
+def test_padding_changes_nothing_behind_strides(stem, causal):
+    check_padding(stem, [13, 6, 1], 8, strides=(3, 2), causal=causal)
+
+
+POSITIONS = {
+    "multiscale": {"position": "multiscale", "scope": None},
+    "local multiscale": {"position": "multiscale"},
+    "exponential": {"position": "exponential", "scope": None},
+    "one for each block": {"position": ["table", "exponential"], "scope": [5, None]},
+    "none in one block": {"position": [False, True]},
+}
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("position", POSITIONS)
+def test_other_position_embeddings(position, causal):
+    options = {**POSITIONS[position], "causal": causal}
+    check_padding("features", [9, 4, 1], 6, **options)
+    model = build(**options)
+    assert model.max_length is None
+    for length in (1, 7, 90):  # any length
+        assert torch.isfinite(model(draw("features", 2, length))).all()
+    model(draw("features", 3, 12)).square().sum().backward()
+    assert all(gradient is not None for gradient in gradients(model).values())
+
+
+def test_bytes_are_shortened_before_the_blocks():
+    model = build("tokens", strides=(4,), scope=None, max_length=40)
+    assert model.blocks[0].mixing.layer.position.taps == (19,)  # ⌈40 / 4⌉ frames, 2 · 10 − 1 offsets
+    features, mask = model.features(draw("tokens", 2, 37), torch.ones(2, 37, dtype=torch.bool))
+    assert features.shape == (2, 10, 8)
+    assert mask.shape == (2, 10)
+    assert model.vocab_size == 11
+    assert build("features").vocab_size is None
+
+
 @pytest.mark.parametrize("stem", STEMS)
 def test_a_batch_is_its_rows_in_eval_mode(stem):
     model, x = build(stem).eval(), draw(stem, 3, 13)
@@ -175,7 +213,7 @@ def test_scope_per_block_and_max_length_in_samples():
     layers = [block.mixing.layer for block in model.blocks]
     assert [layer.position.taps for layer in layers] == [(3,), (15,)]  # ⌈30 / 4⌉ frames, 2 · 8 − 1 offsets
     assert model(draw("waveform", 1, 30)).shape == (1, 3)
-    with pytest.raises(ValueError, match=r"x has shape \(1, 31, 2\), longer than max_length=30: .*max_length=31"):
+    with pytest.raises(ValueError, match=r"x has 31 positions, longer than max_length=30: .*max_length=31"):
         model(draw("waveform", 1, 31))
     assert build(scope=5, max_length=4).eval()(draw("features", 1, 9)).shape == (1, 3)
 
@@ -218,8 +256,15 @@ def test_dropout_and_stochastic_depth():
         ({"heads": 3}, r"heads=3 does not divide dim_out=8: expected a divisor"),
         ({"scope": 4}, r"scope=4: expected an odd number of positions, .*use 3 or 5"),
         ({"scope": [3]}, r"scope=\[3\] has 1 entries: expected one for each of the depth=2 blocks"),
-        ({"scope": [3, None]}, r"scope=\[3, None\] is global and its tables need the longest input: give max_length=N"),
+        ({"scope": [3, None]}, r"scope=\[3, None\] is global and its position tables need the longest input: .*N"),
         ({"scope": None, "max_length": 0}, r"max_length=0: expected at least 1"),
+        ({"position": "sine"}, r"position='sine': expected one of 'table', 'multiscale', 'exponential'"),
+        (
+            {"position": [True] * 3},
+            r"position=\[True, True, True\] has 3 entries: expected one for each of the depth=2",
+        ),
+        ({"position": "exponential"}, r"position='exponential' with scope=5: .*use scope=None"),
+        ({"strides": (2, 0)}, r"strides=\(2, 0\): expected each at least 1"),
         ({"norm": "group"}, r"norm='group': expected one of 'batch', 'layer', 'rms', 'none'"),
         ({"pool": "sum"}, r"pool='sum': expected one of"),
         ({"ff_ratio": 0}, r"ff_ratio=0: expected a number above 0"),
@@ -253,3 +298,113 @@ def test_bfloat16_autocast(stem):
     logits.float().square().sum().backward()
     assert all(torch.isfinite(gradient).all() for gradient in gradients(model).values())
     torch.testing.assert_close(logits.float(), build(stem).float().train()(x, mask), rtol=0.1, atol=0.1)
+
+
+PACKABLE = [stem for stem in STEMS if stem != "waveform"]
+SPANS = [(0, 0, 4), (0, 4, 5), (0, 5, 14), (1, 3, 8), (1, 9, 14), (3, 0, 14)]  # row, begin, end of each document
+
+
+def documents_of(spans, shape=(4, 14)):
+    ids = torch.full(shape, -1)
+    for number, (row, begin, end) in enumerate(spans):
+        ids[row, begin:end] = number
+    return ids
+
+
+def apart(x, spans=SPANS):
+    """The documents of rows as a padded batch of their own, and its mask."""
+    longest = max(end - begin for _, begin, end in spans)
+    batch = x.new_zeros(len(spans), longest, *x.shape[2:])
+    mask = torch.zeros(len(spans), longest, dtype=torch.bool)
+    for number, (row, begin, end) in enumerate(spans):
+        batch[number, : end - begin] = x[row, begin:end]
+        mask[number, : end - begin] = True
+    return batch, mask
+
+
+def check_packing(stem, **options):
+    """Logits, every gradient and every buffer of packed documents, and of the documents in a row each, in training."""
+    torch.manual_seed(1)
+    x, results = draw(stem, 4, 14), []
+    weights = torch.linspace(-1, 2, 3 * len(SPANS), dtype=torch.float64).view(-1, 3)
+    for packed in (True, False):
+        rows = x if stem == "tokens" else x.clone().requires_grad_()
+        model = build(stem, **options).train()
+        logits = model(rows, None, documents_of(SPANS)) if packed else model(*apart(rows))
+        (logits * weights).sum().backward()
+        results.append({"logits": logits, "x.grad": rows.grad, **gradients(model), **dict(model.named_buffers())})
+    for name, expected in results[1].items():
+        torch.testing.assert_close(results[0][name], expected, rtol=1e-9, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("stem", PACKABLE)
+@pytest.mark.parametrize("norm", ["layer", "batch", "rms", "none"])
+@pytest.mark.parametrize("causal", [False, True])
+def test_packed_documents_are_as_if_alone_in_training(stem, norm, causal):
+    check_packing(stem, norm=norm, lambda_norm=norm, causal=causal)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("key_norm", ["softmax", "l2", "none"])
+def test_packed_documents_are_as_if_alone_in_any_pool(pool, key_norm):
+    check_packing("features", pool=pool, key_norm=key_norm)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"scope": None, "max_length": 14},
+        {"position": "multiscale", "scope": None},
+        {"position": ["exponential", "table"], "scope": [None, 3]},
+        {"position": False},
+        {"content": False, "dim_intra": 2},
+    ],
+    ids=str,
+)
+def test_packed_documents_are_as_if_alone_whatever_the_positions(options):
+    check_packing("tokens", **options)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("norm", ["layer", "rms"])
+def test_no_document_sees_another(norm, causal):
+    model = build(norm=norm, lambda_norm=norm, causal=causal, scope=None, max_length=14).train()
+    x = draw("features", 4, 14).requires_grad_()
+    documents = documents_of(SPANS)
+    logits = model(x, None, documents)
+    for number in range(len(SPANS)):
+        (gradient,) = torch.autograd.grad(logits[number].sum(), x, retain_graph=True)
+        assert not gradient[documents != number].any()
+        assert gradient[documents == number].any()
+
+
+def test_documents_without_a_real_position_have_no_logits():
+    model, x = build("tokens").eval(), draw("tokens", 2, 6)
+    documents = torch.tensor([[0, 0, 0, 1, 1, 1], [2] * 6])
+    mask = documents != 1
+    torch.testing.assert_close(model(x, mask, documents), torch.cat([model(x[:1, :3]), model(x[1:])]))
+    assert model(x, torch.zeros_like(mask), documents).shape == (0, 3)
+    features, real = model.features(x, mask, documents)
+    assert torch.equal(real, mask)
+    assert features.shape == (2, 6, 8)
+
+
+def test_the_longest_document_counts_for_max_length():
+    model = build("tokens", scope=None, max_length=5)
+    x = draw("tokens", 1, 9)
+    assert model(x, None, torch.arange(9)[None] // 5).shape == (2, 3)
+    with pytest.raises(ValueError, match=r"x has 6 positions, longer than max_length=5"):
+        model(x, None, torch.arange(9)[None] // 6)
+
+
+@pytest.mark.parametrize(
+    ("stem", "options"), [("waveform", {}), ("tokens", {"strides": (1,)}), ("tokens", {"strides": (4,)})]
+)
+def test_documents_behind_convolutions_are_refused(stem, options):
+    with pytest.raises(ValueError, match=r"documents: the stem's convolutions, .*give each document a row of its own"):
+        build(stem, **options)(draw(stem, 2, 8), None, torch.zeros(2, 8, dtype=torch.int64))
+
+
+def test_documents_that_do_not_fit_the_input():
+    with pytest.raises(ValueError, match=r"documents has shape \(2, 7\): expected \(2, 8\), \(B, N\)"):
+        build("tokens")(draw("tokens", 2, 8), None, torch.zeros(2, 7, dtype=torch.int64))

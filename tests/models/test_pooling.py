@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from lambda_seq import functional as LF
 from lambda_seq.models.pooling import POOLS, SequencePool
 
 # Row by row: padded at the end, in front, with a hole, whole, and without a real position.
@@ -76,3 +77,24 @@ def test_low_precision_keeps_its_dtype_and_sums_in_float32(pool, dtype):
 def test_unknown_pool():
     with pytest.raises(ValueError, match=r"pool='sum': expected one of 'mean', 'max', 'attention', 'first', 'last'"):
         SequencePool(3, "sum")
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_documents_are_pooled_one_by_one(pool, x):
+    documents = torch.tensor([[0, 0, 0, 1], [-1, 4, 4, 2], [5, 5, 5, 5], [-1, -1, -1, -1], [3, 7, 3, 3]])
+    spans = [(0, 0, 3), (0, 3, 4), (1, 1, 3), (1, 3, 4), (2, 0, 4), (4, 0, 1), (4, 1, 2), (4, 2, 4)]
+    module = SequencePool(3, pool).double()
+    if module.query is not None:
+        torch.nn.init.normal_(module.query)
+    results = []
+    for packed in (True, False):
+        rows = x.clone().requires_grad_()
+        if packed:
+            out = module(rows, None, LF.Packing.of(documents))
+        else:
+            out = torch.cat([module(rows[row : row + 1, begin:end]) for row, begin, end in spans])
+        (gradient,) = torch.autograd.grad((out * torch.arange(24).view(8, 3)).sum(), rows)
+        results.append((out.detach(), gradient))
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-13)
+    assert module(x, None, LF.Packing.of(documents.fill_(-1))).shape == (0, 3)

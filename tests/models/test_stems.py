@@ -59,26 +59,91 @@ def seen(stem, x, frame):
     return gradient[0].nonzero().flatten().tolist()
 
 
-@settings(deadline=None, max_examples=30)
+STRIDED = {
+    "tokens": lambda **options: TokenStem(DIM, 9, **options),
+    "features": lambda **options: FeatureStem(DIM, 2, **options),
+    "waveform": lambda **options: WaveformStem(DIM, **options),
+}
+
+
+def draw(kind, batch, length):
+    if kind == "tokens":
+        return torch.randint(9, (batch, length))
+    return torch.randn((batch, length, 2) if kind == "features" else (batch, length), dtype=torch.float64)
+
+
+@settings(deadline=None, max_examples=50)
 @given(
+    kind=st.sampled_from(sorted(STRIDED)),
     lengths=st.lists(st.integers(1, 20), min_size=1, max_size=3),
     extra=st.integers(0, 9),
     strides=st.lists(st.integers(1, 3), min_size=1, max_size=3),
     norm=st.sampled_from(["layer", "rms", "none"]),
     causal=st.booleans(),
 )
-def test_padded_samples_change_no_frame(lengths, extra, strides, norm, causal):
+def test_padded_positions_change_no_frame(kind, lengths, extra, strides, norm, causal):
     torch.manual_seed(0)
-    stem = WaveformStem(DIM, strides=strides, norm=norm, causal=causal).double()
-    x = torch.full((len(lengths), max(lengths) + extra), float("nan"), dtype=torch.float64)
-    for row, length in enumerate(lengths):
-        x[row, :length] = torch.randn(length)
-    frames, real = stem(x, ~x.isnan())
+    stem = STRIDED[kind](strides=strides, norm=norm, causal=causal).double()
+    x = draw(kind, len(lengths), max(lengths) + extra)
+    mask = torch.arange(x.shape[1]) < torch.tensor(lengths)[:, None]
+    nothing = -7 if kind == "tokens" else float("nan")  # may stand at masked positions
+    frames, real = stem(torch.where(mask[..., None] if x.ndim == 3 else mask, x, nothing), mask)
     for row, length in enumerate(lengths):
         alone, _ = stem(x[row : row + 1, :length])
         assert real[row].sum() == alone.shape[1] == -(-length // stem.stride)
         assert real[row, : alone.shape[1]].all()
         torch.testing.assert_close(frames[row : row + 1, : alone.shape[1]], alone)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    kind=st.sampled_from(sorted(STRIDED)),
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=8),
+    strides=st.lists(st.integers(1, 4), min_size=1, max_size=3),
+    norm=st.sampled_from(["layer", "batch", "rms", "none"]),
+)
+def test_pieces_give_the_frames_of_the_whole(kind, lengths, strides, norm):
+    torch.manual_seed(0)
+    stem = STRIDED[kind](strides=strides, norm=norm, causal=True).double().eval()
+    x = draw(kind, 2, sum(lengths))
+    state, frames = stem.init_state(2), []
+    for piece, seen in zip(x.split(lengths, 1), torch.tensor(lengths).cumsum(0).tolist(), strict=True):
+        some, state = stem.step(piece, state)
+        frames.append(some)
+        assert sum(part.shape[1] for part in frames) == -(-seen // stem.stride)  # as soon as they can be
+    torch.testing.assert_close(torch.cat(frames, 1), stem(x)[0])
+    assert [part.kept.shape[1] for part in state] == [4 * stride for stride in strides]
+
+
+def test_stems_without_convolutions_need_no_state():
+    for stem, x in ((TokenStem(DIM, 9), torch.tensor([[1, 2]])), (FeatureStem(DIM, 2), torch.randn(1, 2, 2))):
+        assert stem.init_state(1) == ()
+        frames, state = stem.step(x, ())
+        torch.testing.assert_close(frames, stem(x)[0])
+        assert state == ()
+
+
+@pytest.mark.parametrize("kind", STRIDED)
+def test_only_causal_stems_stream(kind):
+    with pytest.raises(ValueError, match=r"causal=False: only a causal stem streams; construct it with causal=True"):
+        STRIDED[kind](strides=(2,)).init_state(1)
+
+
+@pytest.mark.parametrize("kind", STRIDED)
+def test_strides_shorten_any_stem(kind):
+    stem = make_stem(kind, DIM, strides=[4, 2])
+    assert stem.stride == 8
+    x = torch.randint(9, (1, 33)) if kind == "tokens" else torch.randn(1, 33, 1)
+    assert stem(x)[0].shape == (1, 5, DIM)
+    assert isinstance(make_stem("tokens", DIM, strides=()).layers, torch.nn.ModuleList)
+    assert make_stem("tokens", DIM, strides=()).embedding.embedding_dim == DIM
+
+
+@pytest.mark.parametrize("kind", STRIDED)
+def test_every_parameter_of_a_strided_stem_learns(kind):
+    stem = STRIDED[kind](strides=(2, 2)).double()
+    stem(draw(kind, 3, 40))[0].square().sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in stem.parameters())
 
 
 @pytest.mark.parametrize(
@@ -101,11 +166,12 @@ def test_make_stem(stem, options):
         ("token", {}, r"stem='token': expected one of 'tokens', 'features', 'waveform'"),
         ("features", {"vocab_size": 9}, r"vocab_size=9 does not apply to stem='features': leave it out, or .*'tokens'"),
         ("tokens", {"in_channels": 3}, r"in_channels=3 does not apply to stem='tokens': .*'features' or 'waveform'"),
-        ("tokens", {"strides": (2,)}, r"strides=\(2,\) does not apply to stem='tokens': .*'waveform'"),
+        ("tokens", {"strides": (2, 0)}, r"strides=\(2, 0\): expected each at least 1"),
+        ("features", {"strides": (-1,)}, r"strides=\(-1,\): expected each at least 1"),
         ("tokens", {"vocab_size": 0}, r"vocab_size=0: expected at least 1"),
         ("features", {"in_channels": 0}, r"in_channels=0: expected at least 1"),
         ("waveform", {"strides": ()}, r"strides=\(\): expected at least one"),
-        ("waveform", {"strides": (4, 0)}, r"strides=\(4, 0\): expected at least one, each at least 1"),
+        ("waveform", {"strides": (4, 0)}, r"strides=\(4, 0\): expected each at least 1; use \(1,\)"),
     ],
 )
 def test_bad_options(stem, options, message):

@@ -1,0 +1,469 @@
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import huggingface_hub
+import pytest
+import torch
+from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+
+import lambda_seq
+from lambda_seq.models import LambdaEncoder, LambdaLM, LambdaResNet, create_model, folder, from_pretrained
+from lambda_seq.models.registry import Model
+
+SMALL = {
+    "lambda_encoder_tiny": {"num_classes": 3, "scope": [3, 5], "strides": (2,)},
+    "lambda_lm_tiny": {"vocab_size": 20, "position": "exponential", "scope": None},
+    "lambda_resnet_tiny": {"num_classes": 4},
+}
+
+
+def build(name="lambda_encoder_tiny", **options):
+    torch.manual_seed(0)
+    return create_model(name, **{**SMALL[name], **options})
+
+
+def draw(model):
+    if model.input_kind == "image":
+        return torch.randn(2, 3, 8, 8)
+    return torch.randint(model.vocab_size, (2, 13))
+
+
+def tokenizer(size=5):
+    return Tokenizer(WordLevel({f"w{index}": index for index in range(size)}, unk_token="w0"))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_saved_model_is_the_same(name, tmp_path):
+    model = build(name).train()
+    x = draw(model)
+    model(x)  # moves the running statistics of batch norms
+    where = model.save_pretrained(tmp_path / "some" / "model")
+    assert where == tmp_path / "some" / "model"
+    assert sorted(file.name for file in where.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    assert model.training
+    loaded = from_pretrained(where)
+    assert type(loaded) is type(model)
+    assert not loaded.training
+    assert (loaded.name, loaded.num_classes) == (name, model.num_classes)
+    assert {key: list(value) if isinstance(value, tuple) else value for key, value in model.options.items()} == (
+        loaded.options
+    )
+    assert torch.equal(loaded(x), model.eval()(x))
+    assert all(parameter.requires_grad for parameter in loaded.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_weights_keep_their_dtype(dtype, tmp_path):
+    model = build().to(dtype)
+    loaded = from_pretrained(model.save_pretrained(tmp_path))
+    for (name, found), expected in zip(loaded.state_dict().items(), model.state_dict().values(), strict=True):
+        assert torch.equal(found, expected), name
+        assert found.dtype == expected.dtype
+
+
+def test_what_goes_with_the_weights_comes_back(tmp_path):
+    model, facts = build(), {"sampling_rate": 16000, "mean": [0.5, -1e-3], "nested": {"a": None, "b": True}}
+    words = tokenizer()
+    model.save_pretrained(tmp_path, labels=["no", "yes", "ünklar"], tokenizer=words, preprocessing=facts)
+    assert model.labels is None  # saving changes nothing of the model
+    loaded = from_pretrained(tmp_path)
+    assert loaded.labels == ["no", "yes", "ünklar"]
+    assert loaded.preprocessing == facts
+    assert loaded.tokenizer.to_str() == words.to_str()
+    # and goes on, unless others are given
+    again = from_pretrained(loaded.save_pretrained(tmp_path / "again", labels=["a", "b", "c"]))
+    assert (again.labels, again.preprocessing) == (["a", "b", "c"], facts)
+    assert again.tokenizer.to_str() == words.to_str()
+
+
+def test_tied_weights_are_saved_once(tmp_path):
+    model = build("lambda_lm_tiny")
+    model.save_pretrained(tmp_path)
+    saved = load_file(tmp_path / "model.safetensors")
+    assert sum(tensor.numel() for tensor in saved.values()) == sum(
+        tensor.numel() for tensor in {*model.parameters(), *model.buffers()}
+    )
+    loaded = LambdaLM.from_pretrained(tmp_path)
+    assert loaded.head.weight is loaded.stem.embedding.weight
+    torch.testing.assert_close(loaded.head.weight, model.head.weight)
+
+
+def test_loading_leaves_random_numbers_alone(tmp_path):
+    build().save_pretrained(tmp_path)
+    before = torch.get_rng_state()
+    from_pretrained(tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_class_is_checked(tmp_path):
+    build("lambda_lm_tiny").save_pretrained(tmp_path)
+    assert isinstance(Model.from_pretrained(tmp_path), LambdaLM)
+    assert isinstance(lambda_seq.from_pretrained(str(tmp_path), device="cpu"), LambdaLM)
+    with pytest.raises(ValueError, match=r"holds 'lambda_lm_tiny', a LambdaLM, no LambdaEncoder: use LambdaLM.from_pr"):
+        LambdaEncoder.from_pretrained(tmp_path)
+
+
+def test_the_card_says_what_the_model_is(tmp_path):
+    model = build()
+    model.save_pretrained(
+        tmp_path, labels=["no", "yes", "unclear"], preprocessing={"bytes": True}, card="Trained on **letters**: .87"
+    )
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    count = sum(parameter.numel() for parameter in model.parameters())
+    for part in (
+        "library_name: lambda_seq",
+        "pipeline_tag: text-classification",
+        f"| parameters | {count:,} |",
+        "`lambda_encoder_tiny`, a `LambdaEncoder`",
+        "1. `yes`",
+        '"scope": [',
+        '"bytes": true',
+        "Trained on **letters**: .87",
+        f"from_pretrained({str(tmp_path)!r})",
+    ):
+        assert part in card, part
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_code_of_a_card_runs(name, tmp_path):
+    model = build(name, **({} if name == "lambda_resnet_tiny" else {"vocab_size": 257}))
+    model.save_pretrained(tmp_path)
+    code = (tmp_path / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    namespace = {}
+    exec(compile(code, "README.md", "exec"), namespace)
+    assert namespace["new" if name == "lambda_lm_tiny" else "logits"].shape[0] == 1
+    model = build("lambda_lm_tiny")
+    model.save_pretrained(tmp_path, tokenizer=tokenizer())
+    assert "model.tokenizer.encode" in (tmp_path / "README.md").read_text(encoding="utf-8")
+
+
+def test_many_labels_stay_readable(tmp_path):
+    build(num_classes=300).save_pretrained(tmp_path, labels=[f"class {index}" for index in range(300)])
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "99. `class 99`\n\nand 200 more in config.json" in card
+    assert from_pretrained(tmp_path).labels[299] == "class 299"
+
+
+# Atomic writing
+
+
+def test_a_failed_save_leaves_the_old_model(tmp_path, monkeypatch):
+    first = build()
+    first.save_pretrained(tmp_path, labels=["a", "b", "c"])
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    monkeypatch.setattr(Path, "write_text", lambda *given, **options: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        build(seed := "lambda_lm_tiny").save_pretrained(tmp_path)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before, seed
+    with pytest.raises(OSError, match="disk full"):
+        first.save_pretrained(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+import torch
+from lambda_seq import create_model
+place, where = sys.argv[1:]
+name = {"write": "write_text", "replace": "replace"}[place]
+count = 0
+real = getattr(Path, name)
+def deadly(self, *given, **options):
+    global count
+    count += 1
+    if place == "write":
+        self.write_bytes(b'{"half a')
+    if count == 2:
+        os._exit(9)  # as a kill: nothing is cleaned up
+    return real(self, *given, **options)
+setattr(Path, name, deadly)
+torch.manual_seed(1)
+create_model("lambda_encoder_tiny", num_classes=3, scope=[3, 5], strides=(2,)).save_pretrained(where)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["write", "replace"])
+def test_a_kill_leaves_whole_files(place, tmp_path):
+    build().save_pretrained(tmp_path)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    done = subprocess.run([sys.executable, "-c", KILLED, place, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 9, done.stderr
+    after = {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()}
+    assert after.keys() == before.keys()
+    if place == "write":  # before any file took its place
+        assert after == before
+        from_pretrained(tmp_path)
+    else:  # between two: the weights are new, the config is not, and loading says so
+        assert load_file(tmp_path / "model.safetensors").keys() == build().state_dict().keys()
+        with pytest.raises(ValueError, match=r"model.safetensors is of another save than config.json beside it"):
+            from_pretrained(tmp_path)
+    build().save_pretrained(tmp_path)
+    assert from_pretrained(tmp_path)(torch.ones(1, 9, dtype=torch.int64)).shape == (1, 3)
+
+
+def test_saving_over_a_model_replaces_it_and_nothing_else(tmp_path):
+    build().save_pretrained(tmp_path, tokenizer=tokenizer())
+    (tmp_path / "notes.txt").write_text("mine")
+    build("lambda_lm_tiny").save_pretrained(tmp_path)
+    assert isinstance(from_pretrained(tmp_path), LambdaLM)
+    assert from_pretrained(tmp_path).tokenizer is None
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "notes.txt",
+    ]
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"labels": ["a", "b"]}, ValueError, r"labels has 2 entries: expected num_classes=3"),
+        ({"labels": [0, 1, 2]}, TypeError, r"labels=\[0, 1, 2\]: expected strings"),
+        ({"tokenizer": "bert"}, TypeError, r"tokenizer is str: expected a tokenizers.Tokenizer, or None"),
+        ({"tokenizer": tokenizer(400)}, ValueError, r"tokenizer has 400 tokens but the model takes vocab_size=257"),
+        ({"preprocessing": [1]}, TypeError, r"preprocessing is list: expected a dict"),
+        (
+            {"preprocessing": {"mean": torch.ones(2)}},
+            TypeError,
+            r"preprocessing\['mean'\] is tensor.*: expected numbers",
+        ),
+        ({"preprocessing": {"mean": float("nan")}}, TypeError, r"preprocessing\['mean'\] is nan"),
+        ({"preprocessing": {1: 2}}, TypeError, r"preprocessing has the key 1: expected strings"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_saved_is_told_before_anything_is_written(given, error, message, tmp_path):
+    with pytest.raises(error, match=message):
+        build().save_pretrained(tmp_path / "model", **given)
+    assert not any(tmp_path.iterdir())
+
+
+def test_models_that_cannot_be_saved(tmp_path):
+    with pytest.raises(ValueError, match=r"LambdaResNet was constructed directly .*: construct it with create_model"):
+        LambdaResNet(num_classes=2).save_pretrained(tmp_path)
+    with torch.device("meta"):
+        model = build()
+    with pytest.raises(ValueError, match=r"the model is on the meta device"):
+        model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"tokenizer has 5 tokens but the model takes none"):
+        build("lambda_resnet_tiny").save_pretrained(tmp_path, tokenizer=tokenizer())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"folder='.*file' is a file: expected a folder"):
+        build().save_pretrained(tmp_path / "file")
+    odd = build()
+    odd.options["position"] = torch.nn.Identity()
+    with pytest.raises(TypeError, match=r"options\['position'\] is .*: expected numbers"):
+        odd.save_pretrained(tmp_path)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    build().save_pretrained(tmp_path, labels=["a", "b", "c"])
+    return tmp_path
+
+
+def change(saved, **entries):
+    config = json.loads((saved / "config.json").read_text())
+    (saved / "config.json").write_text(json.dumps({**config, **entries}))
+
+
+def test_missing_files(saved):
+    (saved / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"there is no .*model.safetensors: save the model again"):
+        from_pretrained(saved)
+    (saved / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"there is no .*config.json: give a folder that save_pretrained wrote"):
+        from_pretrained(saved)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"mod', r"config.json is no JSON \("),
+        ("[]", r"config.json names no network of lambda_seq"),
+        ('{"model_type": "bert"}', r"config.json names no network of lambda_seq"),
+        ('{"model": "lambda_lm"}', r"config.json holds no options of the network"),
+        (
+            '{"model": "lambda_ml", "options": {}}',
+            r"config.json: name='lambda_ml' is no model: did you mean 'lambda_lm'",
+        ),
+        ('{"model": "lambda_lm", "options": {"dims": 3}}', r"config.json: lambda_lm has no option 'dims'"),
+        ('{"model": "lambda_lm", "options": {"dim": 0}}', r"config.json: dim=0: expected at least 1"),
+    ],
+)
+def test_bad_configs(saved, text, message):
+    (saved / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        from_pretrained(saved)
+
+
+def test_another_version_of_the_library_is_fine(saved):
+    change(saved, library_version="99.0", something_new=[1])
+    assert from_pretrained(saved).labels == ["a", "b", "c"]
+    change(saved, model="lambda_of_the_future")
+    with pytest.raises(ValueError, match=r"saved by lambda_seq 99.0, this is \d"):
+        from_pretrained(saved)
+
+
+def test_weights_that_do_not_fit_are_named(saved):
+    change(saved, options={**build().options, "num_classes": 4})
+    with pytest.raises(ValueError, match=r"head.weight has shape \(3, 32\) in place of \(4, 32\); head.bias has shape"):
+        from_pretrained(saved)
+    change(saved, options={**build().options, "depth": 3, "scope": 5})
+    with pytest.raises(
+        ValueError, match=r"does not fit the network of config.json: blocks.2.* is missing.*, and \d+ more"
+    ):
+        from_pretrained(saved)
+    change(saved, options=build().options)
+    tensors = load_file(saved / "model.safetensors")
+    save_file({**tensors, "extra": torch.ones(1)}, saved / "model.safetensors")
+    with pytest.raises(ValueError, match=r"extra is unknown"):
+        from_pretrained(saved)
+
+
+def test_damaged_files(saved):
+    whole = (saved / "model.safetensors").read_bytes()
+    (saved / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"model.safetensors is damaged \(.*\): save the model again"):
+        from_pretrained(saved)
+    (saved / "model.safetensors").write_bytes(whole)
+    (saved / "tokenizer.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"tokenizer.json is no tokenizer \("):
+        from_pretrained(saved)
+
+
+def test_pickles_are_not_read(saved):
+    (saved / "model.safetensors").unlink()
+    torch.save(build().state_dict(), saved / "pytorch_model.bin")
+    with pytest.raises(FileNotFoundError, match=r"there is no .*model.safetensors"):
+        from_pretrained(saved)
+    torch.save(build().state_dict(), saved / "model.safetensors")
+    with pytest.raises(ValueError, match=r"model.safetensors is damaged"):
+        from_pretrained(saved)
+
+
+# The hub, whose API is replaced
+
+
+class FakeHub:
+    """Repositories as folders."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.calls = root, []
+
+    def api(self, token=None):
+        self.token = token
+        return self
+
+    def create_repo(self, repo_id, *, private, exist_ok):
+        self.calls.append(("create_repo", repo_id, private, exist_ok))
+        (self.root / repo_id).mkdir(parents=True, exist_ok=True)
+
+    def create_branch(self, repo_id, *, branch, exist_ok):
+        self.calls.append(("create_branch", repo_id, branch))
+
+    def upload_folder(self, *, repo_id, folder_path, revision, commit_message, delete_patterns):
+        self.calls.append(("upload_folder", repo_id, revision, commit_message, delete_patterns))
+        for file in Path(folder_path).iterdir():
+            shutil.copy(file, self.root / repo_id / file.name)
+        return SimpleNamespace(commit_url=f"https://hub/{repo_id}/commit/1")
+
+    def snapshot_download(self, repo_id, *, revision, cache_dir, token, allow_patterns):
+        self.calls.append(("snapshot_download", repo_id, revision, cache_dir, token))
+        assert set(allow_patterns) == set(folder.FILES)
+        return str(self.root / repo_id)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    fake = FakeHub(tmp_path / "hub")
+    monkeypatch.setattr(huggingface_hub, "HfApi", fake.api)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fake.snapshot_download)
+    return fake
+
+
+def test_a_model_goes_to_the_hub_and_comes_back(hub, tmp_path):
+    model = build()
+    address = model.push_to_hub(
+        "someone/tiny", labels=["a", "b", "c"], private=True, token="secret", revision="trial", commit_message="First"
+    )
+    assert address == "https://hub/someone/tiny/commit/1"
+    assert hub.token == "secret"
+    assert hub.calls == [
+        ("create_repo", "someone/tiny", True, True),
+        ("create_branch", "someone/tiny", "trial"),
+        ("upload_folder", "someone/tiny", "trial", "First", ["tokenizer.json"]),
+    ]
+    loaded = from_pretrained("someone/tiny", revision="trial", cache_dir=tmp_path / "cache", token="secret")
+    assert hub.calls[-1] == ("snapshot_download", "someone/tiny", "trial", tmp_path / "cache", "secret")
+    assert loaded.labels == ["a", "b", "c"]
+    x = draw(model)
+    assert torch.equal(loaded(x), model.eval()(x))
+    assert "from_pretrained('someone/tiny')" in (tmp_path / "hub/someone/tiny/README.md").read_text()
+
+
+def test_a_tokenizer_is_not_deleted_on_the_hub(hub):
+    build().push_to_hub("someone/tiny", tokenizer=tokenizer())
+    assert hub.calls[-1] == ("upload_folder", "someone/tiny", None, "Save the model", None)
+    assert from_pretrained("someone/tiny").tokenizer.get_vocab_size() == 5
+
+
+def test_a_hub_that_is_not_there(monkeypatch):
+    def offline(*given, **options):
+        raise OfflineModeIsEnabled("Cannot reach the hub: offline mode is enabled.\nMore lines.")
+
+    def not_cached(*given, **options):
+        raise LocalEntryNotFoundError("Cannot find an appropriate cached snapshot folder")
+
+    for failing in (offline, not_cached):
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", failing)
+        with pytest.raises(
+            ConnectionError, match=r"name_or_path='some/model' is no folder here, the hub was not reached"
+        ):
+            from_pretrained("some/model")
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", offline)
+    with pytest.raises(
+        ConnectionError, match=r"repo_id='some/model': the hub was not reached, .*save_pretrained\(folder\)"
+    ):
+        build().push_to_hub("some/model")
+    with pytest.raises(ValueError, match=r"labels has 1 entries"):
+        build().push_to_hub("some/model", labels=["a"])
+
+
+def test_offline_as_the_hub_library_itself_says_it():
+    code = "import lambda_seq; lambda_seq.from_pretrained('some/model', cache_dir='/nonexistent/cache')"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={"HF_HUB_OFFLINE": "1", "HOME": "/nonexistent"},
+    )
+    assert "ConnectionError: name_or_path='some/model' is no folder here, the hub was not reached" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["model", "a/b/c", "./model", "/nowhere/model", "~/model", "model/"])
+def test_names_that_can_be_no_repository(name):
+    with pytest.raises(
+        FileNotFoundError, match=r"is no folder here, and no name of the hub, owner/name: give the folder"
+    ):
+        from_pretrained(name)
+
+
+def test_sharing_is_imported_lazily():
+    lazy = ("huggingface_hub", "safetensors", "tokenizers")
+    code = f"import sys, lambda_seq; print([name for name in {lazy} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
