@@ -30,7 +30,7 @@ class LambdaLM(GenerativeModel):
     with local scope, exponential positions and the content lambda. With a global table or multi-scale embedding, they
     grow with the context, up to all that it covers.
 
-    The embedding is drawn from N(0, 1 / dim), and scaled by √dim on its way in if the output shares it.
+    Weights that embedding and output share are drawn from N(0, 1 / dim), and scaled by √dim on their way in.
 
     Args:
         vocab_size: number of token ids; the default is for bytes and a padding id.

@@ -1,4 +1,3 @@
-import json
 import shutil
 import subprocess
 import sys
@@ -9,34 +8,12 @@ import huggingface_hub
 import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
-from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
+from safetensors.torch import load_file
+from saved_models import SMALL, build, draw, tokenizer
 
 import lambda_seq
-from lambda_seq.models import LambdaEncoder, LambdaLM, LambdaResNet, create_model, folder, from_pretrained
+from lambda_seq.models import LambdaEncoder, LambdaLM, LambdaResNet, folder, from_pretrained
 from lambda_seq.models.registry import Model
-
-SMALL = {
-    "lambda_encoder_tiny": {"num_classes": 3, "scope": [3, 5], "strides": (2,)},
-    "lambda_lm_tiny": {"vocab_size": 20, "position": "exponential", "scope": None},
-    "lambda_resnet_tiny": {"num_classes": 4},
-}
-
-
-def build(name="lambda_encoder_tiny", **options):
-    torch.manual_seed(0)
-    return create_model(name, **{**SMALL[name], **options})
-
-
-def draw(model):
-    if model.input_kind == "image":
-        return torch.randn(2, 3, 8, 8)
-    return torch.randint(model.vocab_size, (2, 13))
-
-
-def tokenizer(size=5):
-    return Tokenizer(WordLevel({f"w{index}": index for index in range(size)}, unk_token="w0"))
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -110,120 +87,6 @@ def test_the_class_is_checked(tmp_path):
         LambdaEncoder.from_pretrained(tmp_path)
 
 
-def test_the_card_says_what_the_model_is(tmp_path):
-    model = build()
-    model.save_pretrained(
-        tmp_path, labels=["no", "yes", "unclear"], preprocessing={"bytes": True}, card="Trained on **letters**: .87"
-    )
-    card = (tmp_path / "README.md").read_text(encoding="utf-8")
-    count = sum(parameter.numel() for parameter in model.parameters())
-    for part in (
-        "library_name: lambda_seq",
-        "pipeline_tag: text-classification",
-        f"| parameters | {count:,} |",
-        "`lambda_encoder_tiny`, a `LambdaEncoder`",
-        "1. `yes`",
-        '"scope": [',
-        '"bytes": true',
-        "Trained on **letters**: .87",
-        f"from_pretrained({str(tmp_path)!r})",
-    ):
-        assert part in card, part
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_the_code_of_a_card_runs(name, tmp_path):
-    model = build(name, **({} if name == "lambda_resnet_tiny" else {"vocab_size": 257}))
-    model.save_pretrained(tmp_path)
-    code = (tmp_path / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
-    namespace = {}
-    exec(compile(code, "README.md", "exec"), namespace)
-    assert namespace["new" if name == "lambda_lm_tiny" else "logits"].shape[0] == 1
-    model = build("lambda_lm_tiny")
-    model.save_pretrained(tmp_path, tokenizer=tokenizer())
-    assert "model.tokenizer.encode" in (tmp_path / "README.md").read_text(encoding="utf-8")
-
-
-def test_many_labels_stay_readable(tmp_path):
-    build(num_classes=300).save_pretrained(tmp_path, labels=[f"class {index}" for index in range(300)])
-    card = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert "99. `class 99`\n\nand 200 more in config.json" in card
-    assert from_pretrained(tmp_path).labels[299] == "class 299"
-
-
-# Atomic writing
-
-
-def test_a_failed_save_leaves_the_old_model(tmp_path, monkeypatch):
-    first = build()
-    first.save_pretrained(tmp_path, labels=["a", "b", "c"])
-    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    monkeypatch.setattr(Path, "write_text", lambda *given, **options: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
-        build(seed := "lambda_lm_tiny").save_pretrained(tmp_path)
-    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before, seed
-    with pytest.raises(OSError, match="disk full"):
-        first.save_pretrained(tmp_path / "new")
-    assert not (tmp_path / "new").exists()
-
-
-KILLED = """
-import os, sys
-from pathlib import Path
-import torch
-from lambda_seq import create_model
-place, where = sys.argv[1:]
-name = {"write": "write_text", "replace": "replace"}[place]
-count = 0
-real = getattr(Path, name)
-def deadly(self, *given, **options):
-    global count
-    count += 1
-    if place == "write":
-        self.write_bytes(b'{"half a')
-    if count == 2:
-        os._exit(9)  # as a kill: nothing is cleaned up
-    return real(self, *given, **options)
-setattr(Path, name, deadly)
-torch.manual_seed(1)
-create_model("lambda_encoder_tiny", num_classes=3, scope=[3, 5], strides=(2,)).save_pretrained(where)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("place", ["write", "replace"])
-def test_a_kill_leaves_whole_files(place, tmp_path):
-    build().save_pretrained(tmp_path)
-    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    done = subprocess.run([sys.executable, "-c", KILLED, place, str(tmp_path)], capture_output=True, text=True)
-    assert done.returncode == 9, done.stderr
-    after = {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()}
-    assert after.keys() == before.keys()
-    if place == "write":  # before any file took its place
-        assert after == before
-        from_pretrained(tmp_path)
-    else:  # between two: the weights are new, the config is not, and loading says so
-        assert load_file(tmp_path / "model.safetensors").keys() == build().state_dict().keys()
-        with pytest.raises(ValueError, match=r"model.safetensors is of another save than config.json beside it"):
-            from_pretrained(tmp_path)
-    build().save_pretrained(tmp_path)
-    assert from_pretrained(tmp_path)(torch.ones(1, 9, dtype=torch.int64)).shape == (1, 3)
-
-
-def test_saving_over_a_model_replaces_it_and_nothing_else(tmp_path):
-    build().save_pretrained(tmp_path, tokenizer=tokenizer())
-    (tmp_path / "notes.txt").write_text("mine")
-    build("lambda_lm_tiny").save_pretrained(tmp_path)
-    assert isinstance(from_pretrained(tmp_path), LambdaLM)
-    assert from_pretrained(tmp_path).tokenizer is None
-    assert sorted(file.name for file in tmp_path.iterdir()) == [
-        "README.md",
-        "config.json",
-        "model.safetensors",
-        "notes.txt",
-    ]
-
-
 # Errors
 
 
@@ -267,92 +130,6 @@ def test_models_that_cannot_be_saved(tmp_path):
     odd.options["position"] = torch.nn.Identity()
     with pytest.raises(TypeError, match=r"options\['position'\] is .*: expected numbers"):
         odd.save_pretrained(tmp_path)
-
-
-@pytest.fixture
-def saved(tmp_path):
-    build().save_pretrained(tmp_path, labels=["a", "b", "c"])
-    return tmp_path
-
-
-def change(saved, **entries):
-    config = json.loads((saved / "config.json").read_text())
-    (saved / "config.json").write_text(json.dumps({**config, **entries}))
-
-
-def test_missing_files(saved):
-    (saved / "model.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"there is no .*model.safetensors: save the model again"):
-        from_pretrained(saved)
-    (saved / "config.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"there is no .*config.json: give a folder that save_pretrained wrote"):
-        from_pretrained(saved)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ('{"mod', r"config.json is no JSON \("),
-        ("[]", r"config.json names no network of lambda_seq"),
-        ('{"model_type": "bert"}', r"config.json names no network of lambda_seq"),
-        ('{"model": "lambda_lm"}', r"config.json holds no options of the network"),
-        (
-            '{"model": "lambda_ml", "options": {}}',
-            r"config.json: name='lambda_ml' is no model: did you mean 'lambda_lm'",
-        ),
-        ('{"model": "lambda_lm", "options": {"dims": 3}}', r"config.json: lambda_lm has no option 'dims'"),
-        ('{"model": "lambda_lm", "options": {"dim": 0}}', r"config.json: dim=0: expected at least 1"),
-    ],
-)
-def test_bad_configs(saved, text, message):
-    (saved / "config.json").write_text(text)
-    with pytest.raises(ValueError, match=message):
-        from_pretrained(saved)
-
-
-def test_another_version_of_the_library_is_fine(saved):
-    change(saved, library_version="99.0", something_new=[1])
-    assert from_pretrained(saved).labels == ["a", "b", "c"]
-    change(saved, model="lambda_of_the_future")
-    with pytest.raises(ValueError, match=r"saved by lambda_seq 99.0, this is \d"):
-        from_pretrained(saved)
-
-
-def test_weights_that_do_not_fit_are_named(saved):
-    change(saved, options={**build().options, "num_classes": 4})
-    with pytest.raises(ValueError, match=r"head.weight has shape \(3, 32\) in place of \(4, 32\); head.bias has shape"):
-        from_pretrained(saved)
-    change(saved, options={**build().options, "depth": 3, "scope": 5})
-    with pytest.raises(
-        ValueError, match=r"does not fit the network of config.json: blocks.2.* is missing.*, and \d+ more"
-    ):
-        from_pretrained(saved)
-    change(saved, options=build().options)
-    tensors = load_file(saved / "model.safetensors")
-    save_file({**tensors, "extra": torch.ones(1)}, saved / "model.safetensors")
-    with pytest.raises(ValueError, match=r"extra is unknown"):
-        from_pretrained(saved)
-
-
-def test_damaged_files(saved):
-    whole = (saved / "model.safetensors").read_bytes()
-    (saved / "model.safetensors").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=r"model.safetensors is damaged \(.*\): save the model again"):
-        from_pretrained(saved)
-    (saved / "model.safetensors").write_bytes(whole)
-    (saved / "tokenizer.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"tokenizer.json is no tokenizer \("):
-        from_pretrained(saved)
-
-
-def test_pickles_are_not_read(saved):
-    (saved / "model.safetensors").unlink()
-    torch.save(build().state_dict(), saved / "pytorch_model.bin")
-    with pytest.raises(FileNotFoundError, match=r"there is no .*model.safetensors"):
-        from_pretrained(saved)
-    torch.save(build().state_dict(), saved / "model.safetensors")
-    with pytest.raises(ValueError, match=r"model.safetensors is damaged"):
-        from_pretrained(saved)
 
 
 # The hub, whose API is replaced

@@ -1,0 +1,45 @@
+import pytest
+from saved_models import SMALL, build, tokenizer
+
+from lambda_seq.models import from_pretrained
+
+
+def test_the_card_says_what_the_model_is(tmp_path):
+    model = build()
+    model.save_pretrained(
+        tmp_path, labels=["no", "yes", "unclear"], preprocessing={"bytes": True}, card="Trained on **letters**: .87"
+    )
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    count = sum(parameter.numel() for parameter in model.parameters())
+    for part in (
+        "library_name: lambda_seq",
+        "pipeline_tag: text-classification",
+        f"| parameters | {count:,} |",
+        "`lambda_encoder_tiny`, a `LambdaEncoder`",
+        "1. `yes`",
+        '"scope": [',
+        '"bytes": true',
+        "Trained on **letters**: .87",
+        f"from_pretrained({str(tmp_path)!r})",
+    ):
+        assert part in card, part
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_code_of_a_card_runs(name, tmp_path):
+    model = build(name, **({} if name == "lambda_resnet_tiny" else {"vocab_size": 257}))
+    model.save_pretrained(tmp_path)
+    code = (tmp_path / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    namespace = {}
+    exec(compile(code, "README.md", "exec"), namespace)
+    assert namespace["new" if name == "lambda_lm_tiny" else "logits"].shape[0] == 1
+    model = build("lambda_lm_tiny")
+    model.save_pretrained(tmp_path, tokenizer=tokenizer())
+    assert "model.tokenizer.encode" in (tmp_path / "README.md").read_text(encoding="utf-8")
+
+
+def test_many_labels_stay_readable(tmp_path):
+    build(num_classes=300).save_pretrained(tmp_path, labels=[f"class {index}" for index in range(300)])
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "99. `class 99`\n\nand 200 more in config.json" in card
+    assert from_pretrained(tmp_path).labels[299] == "class 299"
