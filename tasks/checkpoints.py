@@ -17,17 +17,19 @@ class BestCheckpoint(ModelCheckpoint):
     """Keeps the checkpoint with the best validation metric, as best.ckpt.
 
     Args:
-        monitor: metric that decides: val/accuracy, val/f1 or val/loss.
-        mode: whether a greater ("max") or a smaller ("min") value is better.
+        monitor: metric that decides, such as val/accuracy, val/f1 or val/loss; default: what the model says, as
+            val/accuracy of classification.
+        mode: whether a greater ("max") or a smaller ("min") value is better; default: "min" for losses and errors.
         dirpath: folder; default: OUTPUT_DIR/checkpoints.
     """
 
-    def __init__(self, monitor: str = "val/accuracy", mode: str = "max", dirpath: str | None = None) -> None:
+    def __init__(self, monitor: str | None = None, mode: str | None = None, dirpath: str | None = None) -> None:
+        monitor = monitor or "val/accuracy"
         super().__init__(
             dirpath=dirpath,
             filename="best",
             monitor=monitor,
-            mode=mode,
+            mode=mode or ("min" if monitor.endswith(("loss", "error")) else "max"),
             save_on_train_epoch_end=False,  # at the end of validation, which a stop in mid-epoch does not reach
             enable_version_counter=False,
         )

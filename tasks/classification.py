@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+from torchmetrics import Metric, MetricCollection
 
-from lambda_seq.models import accepted_options, create_model
-from tasks.optimization import decay_groups, planned_steps, warmup_cosine
+from tasks.data.windows import answer_by_document
+from tasks.metrics import evaluation_metrics, mean_loss, own_rows, training_metrics
+from tasks.training import Batch, Training, described
+from tasks.transfer import load_weights
 
-Batch = dict[str, Any]
 
-
-class Classification(LightningModule):
+class Classification(Training):
     """A network of the registry, trained with cross entropy to tell classes apart.
 
     Args:
@@ -33,8 +29,13 @@ class Classification(LightningModule):
         final_lr: learning rate at the last step, as a part of the greatest; it falls along a cosine.
         schedule_steps: optimizer steps over which the learning rate goes its way; default: all steps of
             --trainer.max_epochs, or else --trainer.max_steps. Give it if a run is stopped by fewer epochs and resumed.
+        init_from: weights to start from, of all but the head: a checkpoint of masked pretraining or of another
+            training, or a folder that `save_pretrained` wrote. The network must be the same but for classes, pooling
+            and dropout.
         facts: what the data module says of its data: labels, sizes, mean and std; set by the data module.
     """
+
+    monitor = ("val/accuracy", "max")
 
     def __init__(
         self,
@@ -45,83 +46,95 @@ class Classification(LightningModule):
         warmup: float = 0.05,
         final_lr: float = 0.0,
         schedule_steps: int | None = None,
+        init_from: str | None = None,
         facts: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(
+            network,
+            options,
+            facts,
+            optimizer=optimizer,
+            warmup=warmup,
+            final_lr=final_lr,
+            schedule_steps=schedule_steps,
+        )
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing={label_smoothing}: expected a number from 0 to below 1")
-        for name, part in (("warmup", warmup), ("final_lr", final_lr)):
-            if not 0 <= part <= 1:
-                raise ValueError(f"{name}={part}: expected a number from 0 to 1")
-        if not facts:
-            raise ValueError("facts: what the data are must be given, as data modules do in `data.facts`")
         self.save_hyperparameters(ignore=["optimizer"])
-        self.labels: list[str] = list(facts["labels"])
-        self.label_smoothing, self.optimizer = label_smoothing, optimizer
-        self.warmup, self.final_lr, self.schedule_steps = warmup, final_lr, schedule_steps
+        if "labels" not in self.hparams["facts"]:
+            raise ValueError(
+                "facts: the data have no labels to tell apart; choose data that have, or LanguageModelling"
+            )
+        self.labels: list[str] = list(self.hparams["facts"]["labels"])
+        self.label_smoothing, self.init_from = label_smoothing, init_from
+        self.train_metrics = training_metrics(len(self.labels)).clone(prefix="train/")
+        self.val_metrics, self.test_metrics = (
+            evaluation_metrics(len(self.labels)).clone(prefix=f"{stage}/") for stage in ("val", "test")
+        )
+        self.val_loss, self.test_loss = mean_loss(), mean_loss()
 
-        accepted = accepted_options(network)
-        given = {name: value for name, value in facts["options"].items() if name in accepted}
-        self.network = create_model(network, **(given | (options or {})))
-        _check_input(network, self.network.input_kind, facts["input"])
-        if "mean" in facts:
-            self.mean: Tensor
-            self.std: Tensor
-            self.register_buffer("mean", torch.tensor(facts["mean"], dtype=torch.float32))
-            self.register_buffer("std", torch.tensor(facts["std"], dtype=torch.float32))
-        metrics = MetricCollection(
-            {
-                "accuracy": MulticlassAccuracy(len(self.labels), average="micro"),
-                "f1": MulticlassF1Score(len(self.labels), average="macro"),
-            }
-        )
-        self.train_metrics, self.val_metrics, self.test_metrics = (
-            metrics.clone(prefix=f"{stage}/") for stage in ("train", "val", "test")
-        )
+    def on_fit_start(self) -> None:
+        """Load the weights to start from, at the beginning of a training that resumes no other.
+
+        Raises:
+            FileNotFoundError, ValueError: there are none, or they do not fit; see `tasks.transfer`.
+        """
+        if self.init_from is not None and self.trainer.ckpt_path is None:
+            load_weights(self.network, self.init_from, self.hparams["facts"], described(self.hparams))
 
     def forward(self, batch: Batch) -> Tensor:
-        """Logits (B, classes) of a batch with "x" and perhaps "mask"."""
-        x = batch["x"]
-        if x.dtype == torch.uint8:  # pixels 0..255, (B, C, H, W) or (B, N, C)
-            shape = (-1, 1, 1) if x.ndim == 4 else (-1,)
-            x = (x - self.mean.view(shape)) / self.std.view(shape)
-        return self.network(x, batch["mask"]) if "mask" in batch else self.network(x)
+        """Logits (B, classes) of a batch with "x" and perhaps "mask"; B documents if they come in windows."""
+        if "document" in batch:
+            return answer_by_document(self.network, batch)
+        x, mask = self.inputs(batch)
+        return self.network(x) if mask is None else self.network(x, mask)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Cross entropy of a batch, with label smoothing."""
-        return self._step("train", self.train_metrics, batch, smoothing=self.label_smoothing)
+        logits, labels = self(batch), batch["label"]
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        self.train_metrics.update(logits, labels)
+        self.log("train/loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(labels))
+        self.log_dict(self.train_metrics, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(labels))
+        return loss
 
-    def validation_step(self, batch: Batch, batch_index: int) -> None:
-        """Loss and metrics of a batch."""
-        self._step("val", self.val_metrics, batch)
+    def validation_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
+        """Loss and metrics of a batch; its "probabilities" (B, classes) and "labels" (B,)."""
+        return self._evaluate("val", self.val_metrics, self.val_loss, batch, batch_index)
 
-    def test_step(self, batch: Batch, batch_index: int) -> None:
-        """Loss and metrics of a batch."""
-        self._step("test", self.test_metrics, batch)
+    def test_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
+        """As `validation_step`."""
+        return self._evaluate("test", self.test_metrics, self.test_loss, batch, batch_index)
 
     def predict_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
         """Row names and class probabilities (B, classes)."""
         return {"id": batch["id"], "probabilities": self(batch).float().softmax(-1)}
 
-    def _step(self, stage: str, metrics: MetricCollection, batch: Batch, smoothing: float = 0.0) -> Tensor:
-        logits, labels = self(batch), batch["label"]
-        loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
-        metrics.update(logits, labels)
-        training = stage == "train"
-        self.log(f"{stage}/loss", loss, on_step=training, on_epoch=True, prog_bar=True, batch_size=len(labels))
-        self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(labels))
-        return loss
+    def on_validation_epoch_end(self) -> None:
+        """What simple rules reach on these data, beside the network's figures."""
+        self._log_baselines("val")
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimizer, and a learning rate that warms up and falls along a cosine, by step."""
-        groups = decay_groups(self.network)
-        if self.optimizer is None:
-            optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups, lr=1e-3, weight_decay=0.05)
-        else:
-            optimizer = self.optimizer(groups)
-        steps = self.schedule_steps or planned_steps(self.trainer)
-        scheduler = warmup_cosine(optimizer, steps=steps, warmup=round(self.warmup * steps), final=self.final_lr)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+    def on_test_epoch_end(self) -> None:
+        """As `on_validation_epoch_end`."""
+        self._log_baselines("test")
+
+    def _log_baselines(self, stage: str) -> None:
+        baselines = self.hparams["facts"].get("baselines", {}).get(stage, {})
+        for name, accuracy in baselines.items():
+            self.log(f"{stage}/baseline_{name}", accuracy, sync_dist=True)
+
+    def _evaluate(
+        self, stage: str, metrics: MetricCollection, mean: Metric, batch: Batch, batch_index: int
+    ) -> dict[str, Tensor]:
+        count = own_rows(self, batch_index, len(batch["label"]))
+        logits, labels = self(batch)[:count].float(), batch["label"][:count]
+        probabilities = logits.softmax(-1)
+        if count:
+            mean.update(F.cross_entropy(logits, labels), count)
+            metrics.update(probabilities, labels)
+        for name, metric in ((f"{stage}/loss", mean), *metrics.items()):
+            self.log(name, metric, on_epoch=True, prog_bar="calibration" not in name, batch_size=count)
+        return {"probabilities": probabilities, "labels": labels}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another network or of other classes, saying which is which.
@@ -129,42 +142,16 @@ class Classification(LightningModule):
         Raises:
             ValueError: the checkpoint does not fit.
         """
-        theirs = checkpoint.get("hyper_parameters", {})
-        if "network" not in theirs:
-            raise ValueError("ckpt_path: the checkpoint is of no classification task of lambda_seq; give one that is")
-        shapes = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
-        saved = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
-        if theirs["network"] != self.hparams["network"] or shapes != saved:
-            differing = [name for name in saved | shapes if shapes.get(name) != saved.get(name)]
-            example = f", such as {differing[0]}" if differing else ""
+        if "hidden_seed" in checkpoint:
             raise ValueError(
-                f"ckpt_path: the checkpoint is of another model ({len(differing)} weights differ{example}).\n"
-                f"  checkpoint: {_described(theirs)}\n  configured: {_described(self.hparams)}\n"
-                "Give the configuration it was trained with, or another checkpoint."
+                "ckpt_path: the checkpoint is of masked pretraining, which knows no classes; give it as "
+                "--model.init_from, to start from its weights"
             )
-        labels = theirs["facts"]["labels"]
+        super().on_load_checkpoint(checkpoint)
+        labels = checkpoint["hyper_parameters"]["facts"]["labels"]
         if labels != self.labels:
             raise ValueError(
                 f"ckpt_path: the checkpoint knows other classes than the data.\n  checkpoint: {', '.join(labels)}\n"
                 f"  data: {', '.join(self.labels)}\nGive the data it was trained with as --data.path, and images or "
                 "texts to classify as --data.predict_path."
             )
-
-
-def _check_input(network: str, takes: str, kind: str) -> None:
-    """That the network takes what the data are: "image", "features" or "tokens"."""
-    if takes != kind:
-        remedy = {
-            "image": "choose a network for images, such as lambda_resnet50",
-            "features": "choose lambda_encoder with options.stem: features",
-            "tokens": "choose lambda_encoder with options.stem: tokens",
-        }[kind]
-        if (takes, kind) == ("features", "image"):
-            remedy += ", or turn images into sequences of pixels with --data.as_sequence true"
-        raise ValueError(f"network={network!r} takes {takes} but the data are {kind}: {remedy}")
-
-
-def _described(hparams: Any) -> str:
-    """Network, options and data of a model, in a line."""
-    options = (hparams["facts"]["options"]) | (hparams["options"] or {})
-    return f"{hparams['network']}({', '.join(f'{name}={value!r}' for name, value in sorted(options.items()))})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
+from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -23,10 +24,31 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from tasks.checkpoints import BestCheckpoint, LastCheckpoint, SeededSteps
 from tasks.classification import Classification
 from tasks.curves import Curves
-from tasks.data import ClassificationData, ImageData, TextData
+from tasks.data import AudioData, CorpusData, Data, ImageData, ListOpsData, RecallData, TextData
+from tasks.export import export
+from tasks.language_modelling import LanguageModelling
 from tasks.predictions import PredictionFile
+from tasks.pretraining import MaskedPretraining
+from tasks.reports import Reports
+from tasks.samples import TextSamples
+from tasks.throughput import ProgressBar, Throughput
+from tasks.training import Training
 
-__all__ = ["Classification", "ImageData", "LambdaCLI", "TextData", "main"]  # names that a config may use as class_path
+# Names that a config may use as class_path
+__all__ = [
+    "AudioData",
+    "Classification",
+    "CorpusData",
+    "ImageData",
+    "LambdaCLI",
+    "LanguageModelling",
+    "ListOpsData",
+    "MaskedPretraining",
+    "RecallData",
+    "TextData",
+    "TextSamples",
+    "main",
+]
 
 ROOT = Path(__file__).resolve().parent.parent
 TRACEBACK = "LAMBDA_SEQ_TRACEBACK"
@@ -36,6 +58,7 @@ EXPECTED = (
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # Lightning's own use of torch
     "Checkpoint directory .* exists and is not empty",  # the output folder is fixed, so that `last` is found again
     "The '.*_dataloader' does not have many workers",  # how many is the user's choice, 0 the safe default
+    "Total length of `list` across ranks is zero",  # validation that is switched off
     "The number of training batches .* is smaller than the logging interval",  # of a small data set
 )
 
@@ -49,11 +72,18 @@ class LambdaCLI(LightningCLI):
             "--output_dir",
             type=str | None,
             default=None,
-            help="Folder for checkpoints, logs, curves and predictions of the run (default: outputs/CONFIG_NAME). "
+            help="Folder for checkpoints, logs, reports and predictions of the run (default: outputs/CONFIG_NAME). "
             "A new fit in the same folder replaces its checkpoints and curves.",
         )
         parser.add_argument(
             "--test_after_fit", type=bool, default=True, help="Whether fit ends with a test of the best checkpoint."
+        )
+        parser.add_argument(
+            "--export",
+            type=bool,
+            default=True,
+            help="Whether fit ends with saving the best network to OUTPUT_DIR/model, with labels, tokenizer and a "
+            "model card, for `lambda_seq.from_pretrained`.",
         )
         parser.add_argument(
             "--threads",
@@ -65,6 +95,7 @@ class LambdaCLI(LightningCLI):
         parser.add_lightning_class_args(BestCheckpoint, "best")
         parser.add_lightning_class_args(LastCheckpoint, "last")
         parser.add_lightning_class_args(Curves, "curves")
+        parser.add_lightning_class_args(Reports, "reports")
         parser.add_lightning_class_args(PredictionFile, "predictions")
         parser.link_arguments("data.facts", "model.init_args.facts", apply_on="instantiate")
 
@@ -89,7 +120,11 @@ class LambdaCLI(LightningCLI):
         config.best.dirpath = config.best.dirpath or str(checkpoints)
         config.last.dirpath = config.last.dirpath or str(checkpoints)
         config.curves.path = config.curves.path or str(output / "curves.png")
+        config.reports.folder = config.reports.folder or str(output)
         config.predictions.path = config.predictions.path or str(output / "predictions.csv")
+        if config.best.monitor is None:
+            config.best.monitor, mode = _monitor(config.model.class_path)
+            config.best.mode = config.best.mode or mode
         config.trainer.default_root_dir = config.trainer.default_root_dir or str(output)
         config.ckpt_path = self._checkpoint(config.ckpt_path, Path(config.best.dirpath), Path(config.last.dirpath))
         config.weights_only = True
@@ -129,32 +164,48 @@ class LambdaCLI(LightningCLI):
                 CSVLogger(output, name="csv"),
             ]
         callbacks = [*(trainer.callbacks or []), SeededSteps(self._get(self.config, "seed_everything") or 0)]
+        callbacks.append(Throughput())
         if kwargs.get("logger", trainer.logger) and not trainer.fast_dev_run:
             callbacks.append(LearningRateMonitor("step"))
         if trainer.enable_progress_bar is not False:
-            callbacks.append(RichProgressBar())
+            callbacks.append(ProgressBar())
         return super().instantiate_trainer(callbacks=callbacks, **kwargs)
 
     def after_fit(self) -> None:
-        """Test the best checkpoint, and say what the run has left where."""
-        config, trainer = self._get(self.config, "best"), self.trainer
-        best = Path(config.dirpath) / "best.ckpt" if self._get(self.config_init, "best").best_model_path else None
-        summary: dict[str, Any] = {}
+        """Test the best checkpoint, save its network by itself, and say what the run has left where."""
+        trainer, output = self.trainer, Path(self._get(self.config, "output_dir"))
+        kept = self._get(self.config_init, "best")
+        best = Path(kept.dirpath) / "best.ckpt" if kept.best_model_path else None
+        tested: dict[str, Any] = {}
         if best and self._get(self.config, "test_after_fit") and "test" in self.datamodule.splits:
-            summary |= trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best, weights_only=True)[0]
+            tested |= trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best, weights_only=True)[0]
         if trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
             return
-        last = Path(self._get(self.config, "last").dirpath) / "last.ckpt"
         files = {
             "best checkpoint": best,
-            "last checkpoint": last,
+            "last checkpoint": Path(self._get(self.config, "last").dirpath) / "last.ckpt",
+            "model": self._export(best, tested),
             "curves": Path(self._get(self.config, "curves").path),
         }
-        summary |= {name: str(file) for name, file in files.items() if file and file.is_file()}
-        output = Path(self._get(self.config, "output_dir"))
+        if tested:
+            reports = Path(self._get(self.config, "reports").folder)
+            files |= {"report": reports / "test_report.csv", "confusion matrix": reports / "test_confusion_matrix.png"}
+        summary = tested | {name: str(file) for name, file in files.items() if file and file.exists()}
         (output / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         for name, value in summary.items():
-            print(f"{name:16} {value:.4f}" if isinstance(value, float) else f"{name:16} {value}")
+            print(f"{name:22} {value:.4f}" if isinstance(value, float) else f"{name:22} {value}")
+
+    def _export(self, best: Path | None, tested: dict[str, float]) -> Path | None:
+        """The folder of the best network, or without validation of the last; none of a task that makes no model."""
+        if not self._get(self.config, "export") or not isinstance(self.model, Training) or not self.model.exports:
+            return None
+        metrics = tested
+        if best and not tested:  # a test has loaded its weights already
+            self.model.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
+            kept = self._get(self.config_init, "best")
+            metrics = {kept.monitor: float(kept.best_model_score)}
+        folder = Path(self._get(self.config, "output_dir")) / "model"
+        return export(self.model, folder, source=getattr(self.datamodule, "path", ""), metrics=metrics)
 
 
 def main() -> None:
@@ -167,7 +218,7 @@ def main() -> None:
     try:
         LambdaCLI(
             LightningModule,
-            ClassificationData,
+            Data,
             subclass_mode_model=True,
             subclass_mode_data=True,
             seed_everything_default=0,
@@ -189,6 +240,12 @@ def _message(error: BaseException) -> str:
     if "Original Traceback" in text:
         text = text.splitlines()[-1].partition(": ")[2]
     return text or type(error).__name__
+
+
+def _monitor(class_path: str) -> tuple[str, str]:
+    """The metric that tells which checkpoint of a task is best, and whether "max" or "min" of it is."""
+    module, _, name = class_path.rpartition(".")
+    return getattr(getattr(importlib.import_module(module), name), "monitor", ("val/accuracy", "max"))
 
 
 def _located(word: str) -> str:

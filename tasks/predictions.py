@@ -14,10 +14,53 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 
-class Writer(Protocol):
-    """Writes rows of (id, prediction, probability, probability, …)."""
+class Table(Protocol):
+    """What a task's predictions look like in a file.
 
-    def __init__(self, file: Path, columns: list[str]) -> None: ...
+    Attributes:
+        columns: type of each, "string", "int64" or "float32".
+    """
+
+    columns: dict[str, str]
+
+    def rows(self, prediction: Any) -> list[list[Any]]:
+        """The rows that what `predict_step` returned makes complete."""
+
+    def rest(self) -> list[list[Any]]:
+        """The rows that are still to be written when there are no more predictions."""
+
+
+class ClassTable:
+    """A row for each prediction: id, the likeliest class, and the probability of each class.
+
+    Args:
+        labels: names of the classes.
+    """
+
+    def __init__(self, labels: list[str]) -> None:
+        self.labels = labels
+        self.columns = {"id": "string", "prediction": "string"} | {
+            f"probability: {label}": "float32" for label in labels
+        }
+
+    def rows(self, prediction: dict[str, Any]) -> list[list[Any]]:
+        """The rows of a batch: "id", names, and "probabilities" (B, classes)."""
+        probabilities = prediction["probabilities"]
+        best = probabilities.argmax(-1).tolist()
+        return [
+            [name, self.labels[index], *row]
+            for name, index, row in zip(prediction["id"], best, probabilities.tolist(), strict=True)
+        ]
+
+    def rest(self) -> list[list[Any]]:
+        """Nothing."""
+        return []
+
+
+class Writer(Protocol):
+    """Writes rows of a table."""
+
+    def __init__(self, file: Path, columns: dict[str, str]) -> None: ...
 
     def write(self, rows: list[list[Any]]) -> None:
         """Append rows."""
@@ -29,7 +72,7 @@ class Writer(Protocol):
 class CsvWriter:
     """Rows as comma-separated values with a header."""
 
-    def __init__(self, file: Path, columns: list[str]) -> None:
+    def __init__(self, file: Path, columns: dict[str, str]) -> None:
         self.stream = file.open("w", encoding="utf-8", newline="")
         self.writer = csv.writer(self.stream)
         self.writer.writerow(columns)
@@ -46,8 +89,8 @@ class CsvWriter:
 class JsonlWriter:
     """Rows as one JSON object per line."""
 
-    def __init__(self, file: Path, columns: list[str]) -> None:
-        self.stream, self.columns = file.open("w", encoding="utf-8"), columns
+    def __init__(self, file: Path, columns: dict[str, str]) -> None:
+        self.stream, self.columns = file.open("w", encoding="utf-8"), list(columns)
 
     def write(self, rows: list[list[Any]]) -> None:
         """Append rows."""
@@ -60,11 +103,10 @@ class JsonlWriter:
 
 
 class ParquetWriter:
-    """Rows as parquet: strings, and probabilities in 32 bits."""
+    """Rows as parquet."""
 
-    def __init__(self, file: Path, columns: list[str]) -> None:
-        kinds = [pa.string(), pa.string(), *[pa.float32()] * (len(columns) - 2)]
-        self.schema = pa.schema(list(zip(columns, kinds, strict=True)))
+    def __init__(self, file: Path, columns: dict[str, str]) -> None:
+        self.schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in columns.items()])
         self.writer = pq.ParquetWriter(file, self.schema)
 
     def write(self, rows: list[list[Any]]) -> None:
@@ -83,10 +125,11 @@ WRITERS: dict[str, type[Writer]] = {".csv": CsvWriter, ".jsonl": JsonlWriter, ".
 
 
 class PredictionFile(BasePredictionWriter):
-    """Writes a row for each prediction: id, prediction (the likeliest class), and the probability of each class.
+    """Writes a row for each prediction.
 
-    The id is the file of an image that has one, otherwise the number of the row. The columns are `id`, `prediction`
-    and, for each class, `probability: CLASS`.
+    The id is the file of an image or text that has one, otherwise the number of the row. Of classification the columns
+    are `id`, `prediction` (the likeliest class) and, for each class, `probability: CLASS`; of language modelling `id`,
+    `tokens`, `bytes`, `loss` (nats per token) and `bits_per_byte`.
 
     Args:
         path: file to write, ending in .csv, .jsonl or .parquet; default: OUTPUT_DIR/predictions.csv.
@@ -109,9 +152,9 @@ class PredictionFile(BasePredictionWriter):
             target = target.with_stem(f"{target.stem}-{trainer.global_rank}")
         target.parent.mkdir(parents=True, exist_ok=True)
         self._target, self._partial = target, target.with_name(target.name + ".partial")
-        self._labels: list[str] = pl_module.labels  # type: ignore[assignment]
-        columns = ["id", "prediction", *(f"probability: {label}" for label in self._labels)]
-        self._writer, self.count = WRITERS[target.suffix](self._partial, columns), 0
+        own = getattr(pl_module, "prediction_table", None)
+        self._table: Table = ClassTable(pl_module.labels) if own is None else own()  # type: ignore[arg-type]
+        self._writer, self.count = WRITERS[target.suffix](self._partial, self._table.columns), 0
 
     def write_on_batch_end(
         self,
@@ -124,18 +167,11 @@ class PredictionFile(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Write the rows of a batch."""
-        probabilities = prediction["probabilities"]  # (B, classes)
-        best = probabilities.argmax(-1).tolist()
-        rows = [
-            [name, self._labels[index], *row]
-            for name, index, row in zip(prediction["id"], best, probabilities.tolist(), strict=True)
-        ]
-        self.count += len(rows)
-        if self._writer is not None:
-            self._writer.write(rows)
+        self._write(self._table.rows(prediction))
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the file, put it in its place and name it."""
+        self._write(self._table.rest())
         self._close()
         self._partial.replace(self._target)
         print(f"{self.count} predictions: {self._target}")
@@ -143,6 +179,11 @@ class PredictionFile(BasePredictionWriter):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Close what was begun."""
         self._close()
+
+    def _write(self, rows: list[list[Any]]) -> None:
+        self.count += len(rows)
+        if rows and self._writer is not None:
+            self._writer.write(rows)
 
     def _close(self) -> None:
         if self._writer is not None:

@@ -37,6 +37,7 @@ class ImageData(ClassificationData):
             off. Default: their own size if all have the same, else the median.
         crop_padding: pixels of black border for random crops of the original size while training; 0 for none.
         flip: mirror half of the images left to right while training; not for digits or letters.
+        grey: read colours as shades of grey, one channel.
         as_sequence: yield pixels in reading order, (H·W, channels), for sequence networks with stem "features".
         image_column: column of images; found by its name or type if not given.
         label_column: column of labels; found by its name or type if not given.
@@ -55,6 +56,7 @@ class ImageData(ClassificationData):
         image_size: int | tuple[int, int] | None = None,
         crop_padding: int = 0,
         flip: bool = False,
+        grey: bool = False,
         as_sequence: bool = False,
         image_column: str | None = None,
         label_column: str | None = None,
@@ -81,7 +83,7 @@ class ImageData(ClassificationData):
         if size is not None and min(size) < 1:
             raise ValueError(f"image_size={image_size}: expected at least one pixel")
         self.image_size, self.image_column, self.as_sequence = size, image_column, as_sequence
-        self.crop_padding, self.flip = crop_padding, flip
+        self.crop_padding, self.flip, self.grey = crop_padding, flip, grey
 
     @cached_property
     def decoder(self) -> Decoder:
@@ -99,7 +101,7 @@ class ImageData(ClassificationData):
                     "Images have different sizes, %s to %s: all are resized to %s. Choose with --data.image_size",
                     *("×".join(map(str, edge)) for edge in (sizes.min(0), sizes.max(0), size)),
                 )
-        return Decoder(size, 1 if all(mode in GREY_MODES for mode, _ in headers) else 3)
+        return Decoder(size, 1 if self.grey or all(mode in GREY_MODES for mode, _ in headers) else 3)
 
     @cached_property
     def facts(self) -> dict[str, Any]:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import os
-from abc import ABC, abstractmethod
-from collections.abc import Callable
+from abc import abstractmethod
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
+import datasets
 import numpy as np
-import torch
-from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
+from tasks.data.base import Data
 from tasks.data.labels import Rows, carve, encode_labels, find_label_column
 from tasks.data.loading import EpochSampler, ResumableLoader
-from tasks.data.sources import load_rows
+from tasks.data.sources import load_rows, to_predict
 
 
-class ClassificationData(LightningDataModule, ABC):
+class ClassificationData(Data):
     """Labelled rows from a hub data set or local files, in three splits.
 
     Without a validation split a part of the training split is held out for it. Without a test split there is no test,
@@ -39,47 +36,33 @@ class ClassificationData(LightningDataModule, ABC):
         split_seed: int,
         predict_path: str | None,
     ) -> None:
-        super().__init__()
-        if not path:
-            raise ValueError("path: no data given; --data.path takes a hub name, a file or a folder")
-        for name, number, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
-            if number < least:
-                raise ValueError(f"{name}={number}: expected at least {least}")
-        for name, fraction in (("validation_fraction", validation_fraction), ("test_fraction", test_fraction)):
-            if not 0 <= fraction < 1:
-                raise ValueError(f"{name}={fraction}: expected a number from 0 to below 1")
-        self.path, self.batch_size, self.num_workers = path, batch_size, num_workers
-        self.label_column, self.subset, self.predict_path = label_column, subset, predict_path
-        self.validation_fraction, self.test_fraction, self.split_seed = validation_fraction, test_fraction, split_seed
-        self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0))  # of --seed_everything
-
-    @property
-    @abstractmethod
-    def facts(self) -> dict[str, Any]:
-        """What the model has to know, as primitives.
-
-        "labels": class names; "input": "image", "features" or "tokens", the kind of network that takes them; "options":
-        arguments that a network may accept, such as in_channels; images also have "mean" and "std", per channel, for
-        bytes from 0 to 255.
-        """
+        super().__init__(
+            path,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            subset=subset,
+            validation_fraction=validation_fraction,
+            test_fraction=test_fraction,
+            predict_path=predict_path,
+        )
+        self.label_column, self.split_seed = label_column, split_seed
 
     @abstractmethod
     def rows_as_items(self, rows: Rows, split: str, *, training: bool = False) -> Dataset:
         """A data set of items {"x", "id"} and, if labels are known, {"label"}; takes keys row or (epoch, row)."""
 
-    @property
-    def collate(self) -> Callable | None:
-        """How items become a batch; None for stacking."""
-        return None
-
     def lengths(self, rows: Rows) -> np.ndarray | None:
         """Lengths of the rows, if batches should hold rows of similar length."""
         return None
 
+    def load_tables(self, path: str, subset: str | None = None) -> dict[str, datasets.Dataset]:
+        """The splits found at a path; see `load_rows`."""
+        return load_rows(path, subset)
+
     @cached_property
     def splits(self) -> dict[str, Rows]:
         """Rows of train, validation and, if there is one, test."""
-        tables = load_rows(self.path, self.subset)
+        tables = self.load_tables(self.path, self.subset)
         if "train" not in tables:
             raise ValueError(
                 f"path={self.path!r} has no training split, only {', '.join(tables)}; it is needed for the class names"
@@ -146,32 +129,8 @@ class ClassificationData(LightningDataModule, ABC):
         """The rows of `predict_path`, which need no labels; without it the test split."""
         if self.predict_path is None:
             return self.test_dataloader()
-        tables = load_rows(self.predict_path)
-        name, table = max(tables.items(), key=lambda item: (item[0] == "test", len(item[1])))
-        if len(tables) > 1 and name != "test":
-            raise ValueError(f"predict_path={self.predict_path!r} has the splits {', '.join(tables)}: give one of them")
+        table = to_predict(self.load_tables(self.predict_path), self.predict_path)
         return self._in_order(Rows(table, np.arange(len(table)), None), Path(self.predict_path).name)
 
     def _in_order(self, rows: Rows, split: str) -> DataLoader:
         return DataLoader(self.rows_as_items(rows, split), shuffle=False, **self._loader_options())
-
-    def _loader_options(self) -> dict[str, Any]:
-        return {
-            "batch_size": self.batch_size,
-            "num_workers": self.num_workers,
-            "collate_fn": self.collate,
-            "pin_memory": torch.cuda.is_available(),
-            "persistent_workers": self.num_workers > 0,
-        }
-
-    def _trained(self) -> int:
-        """Batches of this epoch that the trainer is done with."""
-        return self.trainer.fit_loop.epoch_loop.batch_progress.current.ready if self.trainer else 0
-
-    def state_dict(self) -> dict[str, Any]:
-        """The seed of the order of rows."""
-        return {"seed": self.seed}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the order of the run that is resumed."""
-        self.seed = state_dict["seed"]

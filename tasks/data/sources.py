@@ -15,7 +15,7 @@ BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "c
 SPLIT_NAMES = {"validation": ("validation", "valid", "val", "dev"), "train": ("train",), "test": ("test",)}
 
 
-def load_rows(path: str, subset: str | None = None) -> dict[str, datasets.Dataset]:
+def load_rows(path: str, subset: str | None = None, streaming: bool = False) -> dict[str, Any]:
     """The splits found at `path`, under the names train, validation and test where they exist.
 
     Args:
@@ -23,6 +23,10 @@ def load_rows(path: str, subset: str | None = None) -> dict[str, datasets.Datase
             class, or written by `datasets.Dataset.save_to_disk`), a name on the Hugging Face hub, or
             "sklearn:digits", 1,797 handwritten digits of 8 × 8 pixels.
         subset: the configuration of a hub data set that has several.
+        streaming: read rows as they are asked for, in order, without downloading the data set.
+
+    Returns:
+        A `datasets.Dataset` for each split, mapped into memory; or a `datasets.IterableDataset`, when streaming.
 
     Raises:
         FileNotFoundError: nothing at `path`, or no data in it.
@@ -33,14 +37,14 @@ def load_rows(path: str, subset: str | None = None) -> dict[str, datasets.Datase
         return _digits()
     local = Path(path).expanduser()
     if local.is_file():
-        found = _load_file(local)
+        found = _load_file(local, streaming)
     elif local.is_dir():
-        found = _load_folder(local, subset)
+        found = _load_folder(local, subset, streaming)
     elif re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", path) and local.suffix not in BUILDERS:
-        found = _load_hub(path, subset)
+        found = _load_hub(path, subset, streaming)
     else:
         raise FileNotFoundError(f"path={path!r}: no such file or folder (looked for {local.absolute()})")
-    splits: dict[str, datasets.Dataset] = {}
+    splits: dict[str, Any] = {}
     for name, aliases in SPLIT_NAMES.items():
         for alias in aliases:
             if alias in found:
@@ -48,27 +52,28 @@ def load_rows(path: str, subset: str | None = None) -> dict[str, datasets.Datase
     if not splits:
         raise ValueError(f"path={path!r} has the splits {', '.join(found)}: expected train, validation or test")
     for name, rows in splits.items():
-        if len(rows) == 0:
+        if not streaming and len(rows) == 0:
             raise ValueError(f"path={path!r}: the {name} split is empty; remove it or put rows in it")
     return splits
 
 
-def _load_file(file: Path) -> datasets.DatasetDict:
+def _load_file(file: Path, streaming: bool) -> dict[str, Any]:
     builder = BUILDERS.get(file.suffix.lower())
     if builder is None:
         raise ValueError(f"path={str(file)!r}: unknown kind of file {file.suffix!r}; expected {', '.join(BUILDERS)}")
     if file.stat().st_size == 0:
         raise ValueError(f"path={str(file)!r}: the file is empty, so the train split has no rows")
-    options = {"sep": "\t"} if file.suffix.lower() == ".tsv" else {}
-    return _read(str(file), builder, data_files={"train": str(file)}, **options)
+    options: dict[str, Any] = {"streaming": streaming} | ({"sep": "\t"} if file.suffix.lower() == ".tsv" else {})
+    return read_tables(str(file), builder, data_files={"train": str(file)}, **options)
 
 
-def _load_folder(folder: Path, subset: str | None) -> datasets.DatasetDict:
+def _load_folder(folder: Path, subset: str | None, streaming: bool) -> dict[str, Any]:
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
         saved = datasets.load_from_disk(str(folder))
-        return saved if isinstance(saved, datasets.DatasetDict) else datasets.DatasetDict(train=saved)
+        saved = saved if isinstance(saved, datasets.DatasetDict) else datasets.DatasetDict(train=saved)
+        return {name: table.to_iterable_dataset() for name, table in saved.items()} if streaming else saved
     try:
-        return _read(str(folder), str(folder.absolute()), subset)
+        return read_tables(str(folder), str(folder.absolute()), subset, streaming=streaming)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"path={str(folder)!r}: no data found in this folder ({error}); expected one folder of images per class, "
@@ -76,9 +81,9 @@ def _load_folder(folder: Path, subset: str | None) -> datasets.DatasetDict:
         ) from error
 
 
-def _load_hub(name: str, subset: str | None) -> datasets.DatasetDict:
+def _load_hub(name: str, subset: str | None, streaming: bool) -> dict[str, Any]:
     try:
-        return _read(name, name, subset)
+        return read_tables(name, name, subset, streaming=streaming)
     except (ConnectionError, FileNotFoundError) as error:
         hint = "check the spelling, or give an existing file or folder"
         if isinstance(error, ConnectionError):
@@ -89,7 +94,7 @@ def _load_hub(name: str, subset: str | None) -> datasets.DatasetDict:
         ) from error
 
 
-def _read(path: str, *arguments: Any, **options: Any) -> datasets.DatasetDict:
+def read_tables(path: str, *arguments: Any, **options: Any) -> dict[str, Any]:
     """`datasets.load_dataset`, whose errors say where the data are that it could not read."""
     try:
         return datasets.load_dataset(*arguments, **options)
@@ -99,6 +104,17 @@ def _read(path: str, *arguments: Any, **options: Any) -> datasets.DatasetDict:
             raise ValueError(f"path={path!r}: a split has no rows ({error}); put rows in it or remove it") from error
         hint = ". Choose one: --data.subset NAME" if "Config name is missing" in str(error) else ""
         raise ValueError(f"path={path!r}: the data cannot be read: {type(cause).__name__}: {cause}{hint}") from error
+
+
+def to_predict(tables: dict[str, datasets.Dataset], path: str) -> datasets.Dataset:
+    """The table of data to predict: the only one, or the test split.
+
+    Raises:
+        ValueError: there are several splits and none is called test.
+    """
+    if len(tables) > 1 and "test" not in tables:
+        raise ValueError(f"predict_path={path!r} has the splits {', '.join(tables)}: give one of them")
+    return tables["test"] if "test" in tables else next(iter(tables.values()))
 
 
 def _digits() -> dict[str, datasets.Dataset]:

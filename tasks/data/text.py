@@ -1,40 +1,53 @@
-"""Texts with one label each, as bytes."""
+"""Texts with one label each, as bytes or as tokens of a tokenizer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import datasets
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import torch
-from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader
 
+from tasks.data.corpus import Corpus, Texts
 from tasks.data.labels import Rows, find_column
-from tasks.data.loading import padded_length
 from tasks.data.module import ClassificationData
+from tasks.data.textfiles import FILE, has_text_files, load_text_files
+from tasks.data.tokens import Tokens
+from tasks.data.windows import PARTS, Reading, TextItems, WholeDocuments, WindowItems, pad, pad_documents
 
 TEXT_NAMES = ("text", "sentence", "document", "content", "review")
-BYTES = 257  # token 0 is padding, token 1 + b is the byte b
 
 
 class TextData(ClassificationData):
-    """Texts with one label each, read as bytes: a hub data set, or files with a column of text.
+    """Texts with one label each: a hub data set, files with a column of text, or folders of .txt files.
 
-    A token is a byte plus one; 0 is padding. An empty text is a row without a single real position: it stays in the
-    data, and the network answers with what it says about nothing.
+    By default a token is a byte plus one, and 0 is padding: any text can be read, in any encoding. A tokenizer reads
+    UTF-8, with U+FFFD "�" for bytes that are none. An empty text is a row without a single real position: it stays in
+    the data, and the network answers with what it says about nothing.
+
+    Of a text longer than max_length one part is read, or all of it in windows: training then draws a window of each
+    text anew in each epoch, and elsewhere the answer to a text is the mean of the probabilities of all its windows, so
+    that metrics and predictions count texts.
 
     Args:
         path: a name on the Hugging Face hub, or a parquet, jsonl or csv file, or a folder of such files, named train*,
-            validation* and test* for the splits.
-        batch_size: texts per step and device.
+            validation* and test* for the splits, or a folder with one folder of .txt files per class (or train/,
+            validation/, test/ of such).
+        batch_size: texts per step and device; with windows, windows.
         num_workers: processes that prepare batches; 0 prepares them in the training process.
-        max_length: bytes of a text that are read; the rest is cut off.
-        pad_to_multiple: batches are padded to a multiple of this many bytes, so that few lengths occur.
+        tokenizer: "bytes" for none; "train" for byte-level BPE trained on the training split; the path of a
+            tokenizer.json, or the name on the hub of what has one.
+        vocab_size: tokens of a tokenizer that is trained, at most.
+        max_length: tokens (bytes, without a tokenizer) that are read of a text, or that a window has.
+        part: what is read of a longer text: "start", "middle" or "end"; "random", which is another part in each epoch
+            of training, and the middle elsewhere; or "windows" for all of it.
+        stride: tokens from the beginning of a window to that of the next; default: max_length, so that windows do not
+            overlap, but for the last, which ends where the text does. For part "windows".
+        train_windows: "random", one window of each text in an epoch, beginning anywhere; or "all", each window as a row
+            of its own. For part "windows".
+        pad_to_multiple: batches are padded to a multiple of this many tokens, so that few lengths occur.
         bucket: put texts of similar length into one batch while training, which saves padding.
         text_column: column of texts; found by its name or type if not given.
         label_column: column of labels; found by its name or type if not given.
@@ -42,7 +55,8 @@ class TextData(ClassificationData):
         validation_fraction: share of the training rows held out if there is no validation split; 0 for no validation.
         test_fraction: share of the training rows held out if there is no test split; 0 for no test.
         split_seed: of the choice of the rows held out.
-        predict_path: texts to predict instead of the test split; they need no labels.
+        predict_path: texts to predict instead of the test split, which need no labels: a file, or a folder of .txt
+            files in any folders, whose names then are the ids.
     """
 
     def __init__(
@@ -50,7 +64,12 @@ class TextData(ClassificationData):
         path: str = "",
         batch_size: int = 32,
         num_workers: int = 0,
+        tokenizer: str = "bytes",
+        vocab_size: int = 8192,
         max_length: int = 4096,
+        part: str = "start",
+        stride: int | None = None,
+        train_windows: str = "random",
         pad_to_multiple: int = 64,
         bucket: bool = True,
         text_column: str | None = None,
@@ -74,78 +93,91 @@ class TextData(ClassificationData):
         )
         for name, number in (("max_length", max_length), ("pad_to_multiple", pad_to_multiple)):
             if number < 1:
-                raise ValueError(f"{name}={number}: expected at least 1 byte")
-        self.max_length, self.pad_to_multiple = max_length, pad_to_multiple
-        self.bucket, self.text_column = bucket, text_column
+                raise ValueError(f"{name}={number}: expected at least 1 token")
+        for name, chosen, known in (("part", part, PARTS), ("train_windows", train_windows, ("random", "all"))):
+            if chosen not in known:
+                raise ValueError(f"{name}={chosen!r}: expected one of {', '.join(known)}")
+        if stride is not None and (part != "windows" or not 1 <= stride <= max_length):
+            raise ValueError(
+                f"stride={stride} with part={part!r} and max_length={max_length}: it is of windows, which leave "
+                "nothing out; give --data.part windows and a stride from 1 to max_length, or no stride"
+            )
+        self.tokenizer, self.vocab_size = tokenizer, vocab_size
+        self.max_length, self.part, self.train_windows = max_length, part, train_windows
+        self.stride = max_length if stride is None else stride
+        self.pad_to_multiple, self.bucket, self.text_column = pad_to_multiple, bucket, text_column
+
+    @cached_property
+    def tokens(self) -> Tokens:
+        """What turns texts into ids."""
+        if self.tokenizer == "bytes":
+            return Tokens()
+        if self.tokenizer != "train":
+            return Tokens.load(self.tokenizer)
+        rows = self.split("train")
+        return Tokens.train(Texts(rows.table, self._column(rows), rows.indices), self.vocab_size)
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Labels, vocabulary size and greatest length."""
-        options = {"num_classes": len(self.labels), "vocab_size": BYTES, "max_length": self.max_length}
-        return {"labels": self.labels, "input": "tokens", "options": options}
+        """Labels, vocabulary size and greatest length, and "tokens", which `Tokens.from_facts` takes."""
+        options = {
+            "num_classes": len(self.labels),
+            "vocab_size": self.tokens.vocab_size,
+            "max_length": self.max_length,
+        }
+        return {"labels": self.labels, "input": "tokens", "options": options, "tokens": self.tokens.facts}
 
-    def rows_as_items(self, rows: Rows, split: str, *, training: bool = False) -> Dataset:
-        """Tokens, (N,)."""
-        return TextItems(rows, self._column(rows), self.max_length)
+    def load_tables(self, path: str, subset: str | None = None) -> dict[str, datasets.Dataset]:
+        """The splits found at a path; .txt files are texts, not lines of text."""
+        return load_text_files(path) if has_text_files(path) else super().load_tables(path, subset)
+
+    def rows_as_items(self, rows: Rows, split: str, *, training: bool = False) -> TextItems:
+        """Tokens, (N,); in training those of the part or window that an epoch reads."""
+        corpus = Corpus(rows.table, self._column(rows), self.tokens)
+        names = rows.table.select_columns(FILE)[:][FILE] if FILE in rows.table.column_names else None
+        windows = self.part == "windows"
+        if training and windows and self.train_windows == "all":
+            return WindowItems(rows, corpus, Reading(self.max_length, stride=self.stride), names)
+        part = self.part
+        if part in ("random", "windows"):
+            part = "random" if training else "middle"
+        return TextItems(rows, corpus, Reading(self.max_length, part, self.stride, self.seed), names)
 
     @property
     def collate(self) -> Callable:
         """Pad each batch to its longest text."""
-        return partial(pad, multiple=self.pad_to_multiple, most=self.max_length)
+        return partial(pad, **self._padding)
 
     def lengths(self, rows: Rows) -> np.ndarray | None:
-        """Bytes of each text that are read."""
-        if not self.bucket:
-            return None
-        column = rows.table.with_format("arrow")[:][self._column(rows)]
-        lengths = pc.fill_null(pc.binary_length(column), 0).to_numpy()
-        return np.minimum(lengths, self.max_length)[rows.indices]
+        """Tokens that are read at once of each text, or window, in training."""
+        return self.rows_as_items(rows, "train", training=True).lengths if self.bucket else None
+
+    def _in_order(self, rows: Rows, split: str) -> DataLoader:
+        if self.part != "windows":
+            return super()._in_order(rows, split)
+        documents = WholeDocuments(self.rows_as_items(rows, split), self.batch_size)
+        collate = partial(pad_documents, at_once=self.batch_size, **self._padding)
+        options = self._loader_options() | {"batch_size": 1, "collate_fn": collate}
+        return DataLoader(documents, shuffle=False, **options)
+
+    @property
+    def _padding(self) -> dict[str, Any]:
+        return {"multiple": self.pad_to_multiple, "most": self.max_length, "value": self.tokens.pad}
 
     def _column(self, rows: Rows) -> str:
-        column = find_column(rows.table, "text_column", self.text_column, TEXT_NAMES, _is_text)
-        if not _is_text(rows.table.features[column]):
-            raise ValueError(f"text_column={column!r} holds {rows.table.features[column]}: expected strings or bytes")
-        return column
+        return find_text_column(rows.table, self.text_column)
 
 
-class TextItems(Dataset):
-    """Items of tokens; bytes are read in place from the table, which is mapped into memory.
+def find_text_column(table: Any, given: str | None) -> str:
+    """The column of texts; see `find_column`.
 
-    Args:
-        rows: which rows of which table.
-        column: of the texts.
-        max_length: bytes of a text that are read.
+    Raises:
+        ValueError: none is found, or the one that was named holds no texts.
     """
-
-    def __init__(self, rows: Rows, column: str, max_length: int) -> None:
-        self.rows, self.max_length = rows, max_length
-        self.table = rows.table.select_columns(column).with_format("arrow")
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
-        """The text with key row or (epoch, row)."""
-        row = key[1] if isinstance(key, tuple) else key
-        index = int(self.rows.indices[row])
-        text: pa.Scalar = self.table[index].column(0)[0]
-        raw = np.frombuffer(text.as_buffer() if text.is_valid else b"", np.uint8)[: self.max_length]
-        item = {"x": torch.from_numpy(raw.astype(np.int64) + 1), "id": str(index)}
-        return item if self.rows.labels is None else item | {"label": int(self.rows.labels[row])}
-
-
-def pad(items: list[dict[str, Any]], *, multiple: int, most: int | None) -> dict[str, Any]:
-    """A batch of rows of different lengths: "x" (B, N) padded with 0, "mask" (B, N) True at real positions."""
-    length = padded_length(max(len(item["x"]) for item in items), multiple, most)
-    x = torch.zeros(len(items), length, dtype=torch.int64)
-    mask = torch.zeros(len(items), length, dtype=torch.bool)
-    for row, item in enumerate(items):
-        x[row, : len(item["x"])] = item["x"]
-        mask[row, : len(item["x"])] = True
-    batch: dict[str, Tensor | list[str]] = {"x": x, "mask": mask, "id": [item["id"] for item in items]}
-    if "label" in items[0]:
-        batch["label"] = torch.tensor([item["label"] for item in items])
-    return batch
+    column = find_column(table, "text_column", given, TEXT_NAMES, _is_text)
+    if not _is_text(table.features[column]):
+        raise ValueError(f"text_column={column!r} holds {table.features[column]}: expected strings or bytes")
+    return column
 
 
 def _is_text(kind: Any) -> bool:

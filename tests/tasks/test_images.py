@@ -43,6 +43,18 @@ def test_grey_images_keep_one_channel_and_become_sequences(tmp_path):
     assert torch.equal(sequence, image.flatten(2).transpose(1, 2))
 
 
+def test_colours_read_as_shades_of_grey(pictures):
+    sequence = ImageData(str(pictures), grey=True, as_sequence=True, batch_size=2)
+    assert sequence.facts["options"] == {"num_classes": 2, "in_channels": 1, "max_length": 64}
+    assert len(sequence.facts["mean"]) == 1
+    grey = first(sequence.test_dataloader())["x"]
+    colours = first(ImageData(str(pictures), batch_size=2).test_dataloader())["x"].double()  # (B, 3, H, W)
+    weights = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)  # of ITU-R BT.601
+    expected = torch.einsum("bchw, c -> bhw", colours, weights).flatten(1)
+    assert grey.shape == (2, 64, 1)
+    assert (grey[..., 0] - expected).abs().max() < 1
+
+
 def test_different_sizes_are_brought_to_the_median_or_the_one_given(tmp_path, caplog):
     folder = image_folder(tmp_path / "mixed", {"": 3})
     picture(0, np.random.default_rng(0), (20, 30)).save(folder / "up" / "large.png")

@@ -1,0 +1,320 @@
+"""Text to predict, token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow.compute as pc
+from torch.utils.data import DataLoader
+
+from tasks.data.base import Data
+from tasks.data.corpus import Corpus, Texts
+from tasks.data.library import LIBRARY, library
+from tasks.data.loading import EpochSampler, ResumableLoader
+from tasks.data.packs import Documents, EvaluationRows, InOrder, TrainingRows, pad_rows
+from tasks.data.sources import load_rows, to_predict
+from tasks.data.streams import StreamedRows, StreamedWindows, StreamLoader, stream_features
+from tasks.data.text import find_text_column
+from tasks.data.textfiles import FILE, has_text_files, load_text_files
+from tasks.data.tokens import Tokens
+
+
+@dataclass(frozen=True)
+class Part:
+    """Documents of a table, or parts of them: where they begin and end, from 0 to 1."""
+
+    table: datasets.Dataset
+    index: np.ndarray
+    begin: np.ndarray
+    end: np.ndarray
+
+    @classmethod
+    def all_of(cls, table: datasets.Dataset) -> Part:
+        """The whole table."""
+        count = len(table)
+        return cls(table, np.arange(count), np.zeros(count), np.ones(count))
+
+    def cut(self, sizes: np.ndarray, share: float) -> tuple[Part, Part]:
+        """In two, the second with the last `share` of all bytes; the document in which the cut lies is cut, too.
+
+        Args:
+            sizes: bytes of each document of the table.
+            share: of the bytes of the table, of which this part still has more.
+        """
+        own = sizes[self.index] * (self.end - self.begin)
+        before = own.cumsum() - own  # bytes before each document
+        inside = np.clip((own.sum() - share * sizes.sum() - before) / np.maximum(own, 1), 0, 1)
+        middle = self.begin + inside * (self.end - self.begin)
+        first, second = inside > 0, inside < 1
+        return (
+            Part(self.table, self.index[first], self.begin[first], middle[first]),
+            Part(self.table, self.index[second], middle[second], self.end[second]),
+        )
+
+
+class CorpusData(Data):
+    """Text to predict token by token: a hub data set, files with a column of text, or .txt files.
+
+    By default a token is a byte plus one, and any text can be read, in any encoding; a tokenizer reads UTF-8, with
+    U+FFFD "�" for bytes that are none. The padding id marks where documents begin and end, and the end is predicted,
+    too: a document of T tokens has T + 1 predictions. Empty documents are left out. No document sees another.
+
+    Training cuts rows of `length` predictions from all documents one after another, which come in another order in each
+    epoch, and begins elsewhere; a row so holds one piece of a long document, or many short documents. Evaluation
+    predicts each token of a split exactly once, in order, in windows of one document; see `stride`.
+
+    Texts stay on disk, mapped into memory. Streamed, they are read as they come from the hub (or from large parquet,
+    jsonl or csv files), by each process and each worker its own share, without an end: give --trainer.max_steps, and
+    --trainer.val_check_interval or limit_train_batches for validation every so many batches. Either way training goes
+    on within an epoch where it was stopped.
+
+    Args:
+        path: a name on the Hugging Face hub, or a parquet, jsonl, csv or .txt file, or a folder of such files, named
+            train*, validation* and test* for the splits (of .txt files: folders of these names); or "python:library",
+            the source of Python's standard library, which needs no download.
+        batch_size: rows per step and device.
+        num_workers: processes that prepare batches; 0 prepares them in the training process.
+        tokenizer: "bytes" for none; "train" for byte-level BPE trained on the training split; the path of a
+            tokenizer.json, or the name on the hub of what has one.
+        vocab_size: tokens of a tokenizer that is trained, at most.
+        length: predictions per row, each from the tokens of its document before it in the row.
+        stride: new predictions per window of a document in evaluation, each window having length − stride tokens of
+            context before them; default: length, without overlap. Smaller ones cost more and predict better.
+        text_column: column of texts; found by its name or type if not given.
+        subset: configuration of a hub data set that has several.
+        streaming: read the data as they come, instead of keeping them on disk first.
+        shuffle_buffer: documents that are read together, and whose rows then come in random order, when streaming.
+        validation_fraction: share of the training text, its end, held out if there is no validation split; 0 for no
+            validation. The document in which it begins becomes two.
+        test_fraction: share of the training text, behind validation, held out if there is no test split; 0 for no test.
+        predict_path: text to predict instead of the test split.
+    """
+
+    def __init__(
+        self,
+        path: str = "",
+        batch_size: int = 32,
+        num_workers: int = 0,
+        tokenizer: str = "bytes",
+        vocab_size: int = 8192,
+        length: int = 512,
+        stride: int | None = None,
+        text_column: str | None = None,
+        subset: str | None = None,
+        streaming: bool = False,
+        shuffle_buffer: int = 1000,
+        validation_fraction: float = 0.05,
+        test_fraction: float = 0.0,
+        predict_path: str | None = None,
+    ) -> None:
+        super().__init__(
+            path,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            subset=subset,
+            validation_fraction=validation_fraction,
+            test_fraction=test_fraction,
+            predict_path=predict_path,
+        )
+        for name, number in (("length", length), ("shuffle_buffer", shuffle_buffer)):
+            if number < 1:
+                raise ValueError(f"{name}={number}: expected at least 1")
+        if stride is not None and not 1 <= stride <= length:
+            raise ValueError(f"stride={stride}: expected from 1 to length={length}, so that no token is left out")
+        if validation_fraction + test_fraction >= 1:
+            raise ValueError(
+                f"validation_fraction={validation_fraction} and test_fraction={test_fraction} leave nothing to train on"
+            )
+        if streaming and tokenizer == "train":
+            raise ValueError(
+                "tokenizer='train' would read all of a stream: train one on a part of it without streaming, and give "
+                "its tokenizer.json, or read bytes"
+            )
+        self.tokenizer, self.vocab_size = tokenizer, vocab_size
+        self.length, self.stride = length, length if stride is None else stride
+        self.text_column, self.streaming, self.shuffle_buffer = text_column, streaming, shuffle_buffer
+
+    @cached_property
+    def splits(self) -> dict[str, Part | datasets.IterableDataset]:
+        """The text of train, validation and test, as far as there are such."""
+        if self.streaming:
+            return self._streams()
+        tables = self._tables(self.path, self.subset)
+        if "train" not in tables:
+            raise ValueError(
+                f"path={self.path!r} has no training split, only {', '.join(tables)}: add one, or rename it"
+            )
+        parts = {name: Part.all_of(table) for name, table in tables.items()}
+        for name, share in (("test", self.test_fraction), ("validation", self.validation_fraction)):
+            if name not in parts and share:
+                parts["train"], parts[name] = parts["train"].cut(self._sizes(parts["train"].table), share)
+        return parts
+
+    def _streams(self) -> dict[str, Any]:
+        if has_text_files(self.path) or self.path == LIBRARY:
+            raise ValueError(
+                f"path={self.path!r}: .txt files are read in place and not streamed; leave out --data.streaming"
+            )
+        streams = load_rows(self.path, self.subset, streaming=True)
+        if "train" not in streams:
+            raise ValueError(
+                f"path={self.path!r} has no training split, only {', '.join(streams)}: add one, or rename it"
+            )
+        for name, share in (("test", self.test_fraction), ("validation", self.validation_fraction)):
+            if name not in streams and share:
+                raise ValueError(
+                    f"path={self.path!r} has no {name} split, and of a stream nothing can be held out, as its length "
+                    f"is not known: add one, or give --data.{name}_fraction 0 for training without"
+                )
+        return {name: stream_features(stream) for name, stream in streams.items()}
+
+    def _tables(self, path: str, subset: str | None = None) -> dict[str, datasets.Dataset]:
+        """The splits found at a path; .txt files are texts, not lines of text."""
+        if path == LIBRARY:
+            return library()
+        return load_text_files(path) if has_text_files(path) else load_rows(path, subset)
+
+    @cached_property
+    def tokens(self) -> Tokens:
+        """What turns texts into ids."""
+        if self.tokenizer == "bytes":
+            return Tokens()
+        if self.tokenizer != "train":
+            return Tokens.load(self.tokenizer)
+        part: Any = self.splits["train"]
+        return Tokens.train(Texts(part.table, self._column(part.table), part.index), self.vocab_size)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Vocabulary size, length of rows, and "tokens", which `Tokens.from_facts` takes."""
+        _ = self.splits  # data that cannot be read are an error before a network is made
+        options = {"vocab_size": self.tokens.vocab_size, "max_length": self.length}
+        return {"input": "tokens", "options": options, "tokens": self.tokens.facts}
+
+    def documents(self, name: str) -> Documents:
+        """The documents of a split.
+
+        Raises:
+            ValueError: there is no such split, or no text in it.
+        """
+        return self._documents(self._split(name), f"the {name} split of path={self.path!r}")
+
+    def _documents(self, part: Part, where: str) -> Documents:
+        corpus = Corpus(part.table, self._column(part.table), self.tokens)
+        names = part.table.select_columns(FILE)[:][FILE] if FILE in part.table.column_names else None
+        sizes, share = self._sizes(part.table), (part.begin, part.end)
+        documents = Documents.of(corpus, sizes, mark=self.tokens.pad, index=part.index, share=share, names=names)
+        if not len(documents):
+            raise ValueError(f"{where} has no text, all its documents being empty; put text in it or remove it")
+        return documents
+
+    def _split(self, name: str) -> Any:
+        if name not in self.splits:
+            raise ValueError(
+                f"path={self.path!r} has no {name} split, only {', '.join(self.splits)}; add one, or hold out a part "
+                f"of the training text: --data.{name}_fraction 0.05"
+            )
+        return self.splits[name]
+
+    def train_dataloader(self) -> DataLoader:
+        """Rows in random order; see `TrainingRows`."""
+        if self.streaming:
+            return self._stream_to_train()
+        rows = TrainingRows(self.documents("train"), self.length, [self.seed])
+        sampler = EpochSampler(rows, batch_size=self.batch_size, seed=self.seed, **self._process)
+        return ResumableLoader(
+            rows,
+            sampler=sampler,
+            trained=self._trained,
+            drop_last=len(sampler) >= self.batch_size,  # all steps learn from as many tokens
+            **self._loader_options(),
+        )
+
+    def _stream_to_train(self) -> DataLoader:
+        if self.trainer and self.trainer.max_steps < 0 and self.trainer.limit_train_batches == 1.0:
+            raise ValueError(
+                "streaming has no end: limit training with --trainer.max_steps, or each epoch with "
+                "--trainer.limit_train_batches"
+            )
+        source: Any = self._split("train")
+        rows = StreamedRows(
+            source,
+            self._column(source),
+            self.tokens,
+            length=self.length,
+            block=self.shuffle_buffer,
+            seed=self.seed,
+            **self._process,
+        )
+        options = self._loader_options() | {"persistent_workers": False}  # each time they begin elsewhere
+        return StreamLoader(rows, trained=self._trained_in_all, **options)
+
+    def _trained_in_all(self) -> int:
+        """Batches of all epochs that the trainer is done with."""
+        return self.trainer.fit_loop.epoch_loop.batch_progress.total.ready if self.trainer else 0
+
+    def val_dataloader(self) -> DataLoader | list:
+        """The validation split in order; nothing if it is switched off by validation_fraction=0."""
+        if "validation" not in self.splits and not self.validation_fraction:
+            return []
+        return self._in_order("validation")
+
+    def test_dataloader(self) -> DataLoader:
+        """The test split in order."""
+        return self._in_order("test")
+
+    def predict_dataloader(self) -> DataLoader:
+        """The text of `predict_path`; without it the test split."""
+        if self.predict_path is None:
+            return self.test_dataloader()
+        part = Part.all_of(to_predict(self._tables(self.predict_path), self.predict_path))
+        return self._windows(self._documents(part, f"predict_path={self.predict_path!r}"))
+
+    def _in_order(self, name: str) -> DataLoader:
+        if not self.streaming:
+            return self._windows(self.documents(name))
+        source: Any = self._split(name)
+        rows = StreamedWindows(
+            source,
+            self._column(source),
+            self.tokens,
+            length=self.length,
+            stride=self.stride,
+            block=self.shuffle_buffer,
+            **self._process,
+        )
+        return DataLoader(rows, **self._loader_options())
+
+    def _windows(self, documents: Documents) -> DataLoader:
+        rows = EvaluationRows(documents, self.length, self.stride)
+        return DataLoader(rows, sampler=InOrder(rows, **self._process), **self._loader_options())
+
+    @property
+    def collate(self) -> Callable:
+        """Rows side by side, padded where they are shorter."""
+        return partial(pad_rows, mark=self.tokens.pad)
+
+    @property
+    def _process(self) -> dict[str, Any]:
+        """How many processes there are, and which this is."""
+        return (
+            {"replicas": self.trainer.world_size, "rank": self.trainer.global_rank}
+            if self.trainer
+            else {
+                "replicas": 1,
+                "rank": 0,
+            }
+        )
+
+    def _column(self, table: Any) -> str:
+        return find_text_column(table, self.text_column)
+
+    def _sizes(self, table: datasets.Dataset) -> np.ndarray:
+        """Bytes of each document."""
+        column = table.select_columns(self._column(table)).with_format("arrow")[:].column(0)
+        return pc.fill_null(pc.binary_length(column), 0).to_numpy().astype(np.int64)

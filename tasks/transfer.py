@@ -1,0 +1,136 @@
+"""Weights to start from: those of another training, or of a saved model, for all of a network but its head."""
+
+from __future__ import annotations
+
+import inspect
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+import lambda_seq
+from lambda_seq.models import Model
+from tasks.data.tokens import Tokens
+from tasks.training import described, network_for
+
+NEW = ("head.", "pool.")  # what answers a task; it learns anew
+FREE = ("num_classes", "pool", "dropout", "stochastic_depth", "position_init", "max_length", "vocab_size")
+EXAMPLES = 3  # differences that an error names
+
+
+class Source(NamedTuple):
+    """A network's weights, all its options, and what its tokens mean; `named` is network and options in a line."""
+
+    weights: dict[str, Tensor]
+    options: dict[str, Any]
+    fingerprint: str | None  # of the tokens, if it takes any and they are known
+    named: str
+
+
+def load_weights(network: Model, path: str, facts: dict[str, Any], named: str) -> None:
+    """Copy into a network the weights at `path`, all but those of the head and of the pooling in front of it.
+
+    Says how many were loaded. If the network there is another one, in the shape of a weight or an option that changes
+    what it computes, or if its tokens mean something else, nothing is loaded.
+
+    Args:
+        network: to load into; a network of the registry.
+        path: a checkpoint of `lambda-seq fit`, of any task, or a folder that `save_pretrained` wrote.
+        facts: of the data.
+        named: the network and its options in a line, for errors.
+
+    Raises:
+        FileNotFoundError: nothing at `path`.
+        ValueError: the file is no checkpoint, or its network is another one; says what differs.
+    """
+    source = read_source(path)
+    own = _body(network.state_dict())
+    differing = _differences(source, own, _all_options(network))
+    if differing:
+        raise ValueError(
+            f"init_from={path!r}: the weights are of another network: {'; '.join(differing)}.\n"
+            f"  there: {source.named}\n  configured: {named}\n"
+            "Give the options that it was trained with, or other weights."
+        )
+    fingerprint = facts.get("tokens", {}).get("fingerprint")
+    if None not in (fingerprint, source.fingerprint) and fingerprint != source.fingerprint:
+        raise ValueError(
+            f"init_from={path!r}: the weights were trained on tokens of another tokenizer (fingerprint "
+            f"{source.fingerprint}, the data's is {fingerprint}): give its tokenizer.json as --data.tokenizer, or "
+            "other weights"
+        )
+    network.load_state_dict(_body(source.weights), strict=False)
+    parameters = dict(network.named_parameters())
+    loaded = sum(parameter.numel() for name, parameter in parameters.items() if name in own)
+    new = [name for name in network.state_dict() if name not in own]
+    rank_zero_info(
+        f"init_from={path!r}: loaded {len(own)} of {len(own) + len(new)} weights with {loaded:,} of "
+        f"{sum(parameter.numel() for parameter in parameters.values()):,} parameters; new are {', '.join(new)}"
+    )
+
+
+def read_source(path: str) -> Source:
+    """The network of a checkpoint, or of a saved folder.
+
+    Raises:
+        FileNotFoundError: nothing at `path`.
+        ValueError: the file is no checkpoint of lambda_seq.
+    """
+    if Path(path).is_dir():
+        model = lambda_seq.from_pretrained(path)
+        fingerprint = Tokens(model.tokenizer).fingerprint if model.input_kind == "tokens" else None
+        options = ", ".join(f"{name}={value!r}" for name, value in sorted((model.options or {}).items()))
+        return Source(model.state_dict(), _all_options(model), fingerprint, f"{model.name}({options})")
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"init_from={path!r}: there is no such file or folder; give a checkpoint of `lambda-seq fit`, or a folder "
+            "of save_pretrained"
+        )
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True) if zipfile.is_zipfile(path) else {}
+    hparams = checkpoint.get("hyper_parameters", {})
+    if "network" not in hparams:
+        raise ValueError(f"init_from={path!r} is no checkpoint of lambda_seq, or only a part of one; give another")
+    with torch.device("meta"):  # no memory: its options are what is asked for
+        model = network_for(hparams["network"], hparams["options"], hparams["facts"])
+    weights = {
+        name.removeprefix("network."): tensor
+        for name, tensor in checkpoint["state_dict"].items()
+        if name.startswith("network.")
+    }
+    fingerprint = hparams["facts"].get("tokens", {}).get("fingerprint")
+    return Source(weights, _all_options(model), fingerprint, described(hparams))
+
+
+def _body(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in weights.items() if not name.startswith(NEW)}
+
+
+def _all_options(model: Model) -> dict[str, Any]:
+    """Options of a network, those included that were left at their defaults."""
+    parameters = inspect.signature(type(model)).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters} | (model.options or {})
+
+
+def _differences(source: Source, own: dict[str, Tensor], options: dict[str, Any]) -> list[str]:
+    """What tells two networks apart: options if they do, otherwise weights."""
+    theirs = {name: tuple(tensor.shape) for name, tensor in _body(source.weights).items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
+    found = [
+        f"{name} is {source.options.get(name)!r} there, {options.get(name)!r} here"
+        for name in sorted(source.options.keys() & options.keys() - set(FREE))
+        if _plain(source.options[name]) != _plain(options[name])
+    ]
+    if not found:
+        found = [
+            f"{name} is {theirs.get(name, 'missing')} there, {shapes.get(name, 'missing')} here"
+            for name in sorted(theirs.keys() | shapes.keys())
+            if theirs.get(name) != shapes.get(name)
+        ]
+    return found[:EXAMPLES] + ([f"and {len(found) - EXAMPLES} more"] if len(found) > EXAMPLES else [])
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
