@@ -138,6 +138,8 @@ class CorpusData(Data):
         self.tokenizer, self.vocab_size = tokenizer, vocab_size
         self.length, self.stride = length, length if stride is None else stride
         self.text_column, self.streaming, self.shuffle_buffer = text_column, streaming, shuffle_buffer
+        self._stream: StreamLoader | None = None
+        self._reached: dict[str, Any] | None = None  # where a stream goes on
 
     @cached_property
     def splits(self) -> dict[str, Part | datasets.IterableDataset]:
@@ -252,7 +254,20 @@ class CorpusData(Data):
             **self._process,
         )
         options = self._loader_options() | {"persistent_workers": False}  # each time they begin elsewhere
-        return StreamLoader(rows, trained=self._trained_in_all, **options)
+        self._stream = StreamLoader(rows, trained=self._trained_in_all, **options)
+        if self._reached is not None:
+            self._stream.go_on(self._reached)
+        return self._stream
+
+    def state_dict(self) -> dict[str, Any]:
+        """The seed of the order of rows, and how far a stream was read."""
+        reached = self._reached if self._stream is None else self._stream.reached()
+        return super().state_dict() | ({} if reached is None else {"reached": reached})
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the order, and from the place in the stream, of the run that is resumed."""
+        super().load_state_dict(state_dict)
+        self._reached = state_dict.get("reached")
 
     def _trained_in_all(self) -> int:
         """Batches of all epochs that the trainer is done with."""

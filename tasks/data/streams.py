@@ -215,6 +215,13 @@ class StreamLoader(DataLoader):
                 yield batch
 
     def state_dict(self) -> dict[str, Any]:
+        """Nothing: the data module keeps `reached`. Lightning takes a loader that has this as resumable."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to restore: Lightning would forget it where the steps of a training are counted first."""
+
+    def reached(self) -> dict[str, Any]:
         """Where training has come to, on all processes; all of them have to ask."""
         states, skip = self._places[self._done()]
         own = {"states": {str(worker): state for worker, state in states.items()}, "skip": skip}
@@ -224,7 +231,7 @@ class StreamLoader(DataLoader):
             distributed.all_gather_object(every, own)
         return {"workers": self.workers, "processes": every}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def go_on(self, state: dict[str, Any]) -> None:
         """Go on from there.
 
         Raises:

@@ -107,10 +107,10 @@ def test_a_loader_goes_on_where_training_stopped(folder, workers, stop):
         whole.append(next(ahead))
         trained = max(len(whole) - 1, 0)  # a batch is asked for before the one before it is trained
         if trained == stop:
-            state = first.state_dict()
+            state = first.reached()
     del ahead
     second = loader()
-    second.load_state_dict(state)
+    second.go_on(state)
     trained = stop
     assert texts(iter(second), 30 - stop) == whole[stop:]
 
@@ -141,7 +141,7 @@ def test_a_stream_goes_on_with_as_many_workers_as_before(folder):
     loader = StreamLoader(rows_of(folder), trained=lambda: 0, batch_size=2, collate_fn=collate)
     state = {"workers": 3, "processes": [{"states": {}, "skip": 0}]}
     with pytest.raises(ValueError, match=r"3 in each of 1 processes, not 1 in each of 1; give --data.num_workers 3"):
-        loader.load_state_dict(state)
+        loader.go_on(state)
     with pytest.raises(ValueError, match=r"num_workers=5: the training data come in 4 parts"):
         StreamLoader(rows_of(folder), trained=lambda: 0, batch_size=2, collate_fn=collate, num_workers=5)
 
