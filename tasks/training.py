@@ -126,7 +126,9 @@ def network_for(network: str, options: dict[str, Any] | None, facts: dict[str, A
     """
     accepted = accepted_options(network)
     given = {name: value for name, value in facts["options"].items() if name in accepted}
-    model = create_model(network, **(given | (options or {})))
+    # The command line passes null on as a word, as an option of a network can be anything.
+    chosen = {name: None if value in ("None", "null") else value for name, value in (options or {}).items()}
+    model = create_model(network, **(given | chosen))
     check_input(network, model.input_kind, facts["input"])
     return model
 

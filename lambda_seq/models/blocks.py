@@ -185,6 +185,8 @@ class Blocks(nn.ModuleList):
         if max_length is not None:
             checks.at_least_one(max_length=max_length)
         scopes, positions = checks.per_block("scope", scope, depth), checks.per_block("position", position, depth)
+        for block_scope in scopes:
+            checks.integers(scope=block_scope)
         tables = any(s is None and p in (True, "table") for s, p in zip(scopes, positions, strict=True))
         if tables and max_length is None:
             raise ValueError(

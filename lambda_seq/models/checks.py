@@ -11,7 +11,8 @@ from torch import Tensor
 
 
 def at_least_one(**sizes: int) -> None:
-    """Raise ValueError for the first size below 1."""
+    """Raise ValueError for the first size below 1, TypeError if one is no integer."""
+    integers(**{name: size for name, size in sizes.items() if size is not None})
     for name, size in sizes.items():
         if size < 1:
             raise ValueError(f"{name}={size}: expected at least 1")

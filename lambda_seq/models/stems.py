@@ -248,6 +248,7 @@ def make_stem(
     """The stem of this name: "tokens", "features" or "waveform".
 
     Raises:
+        TypeError: strides are no list of integers.
         ValueError: another name, or an option given that this stem does not have.
     """
     checks.one_of("stem", stem, STEMS)
@@ -259,6 +260,8 @@ def make_stem(
                 f"{name}={value} does not apply to stem={stem!r}: leave it out, or use stem="
                 + " or ".join(map(repr, stems_of[name]))
             )
+    if strides is not None and not (isinstance(strides, (list, tuple)) and all(type(one) is int for one in strides)):
+        raise TypeError(f"strides={strides!r}: expected a list of integers, such as [4, 4], or None")
     channels = 1 if in_channels is None else in_channels
     if stem == "waveform":
         return WaveformStem(dim, channels, strides=(4, 4) if strides is None else strides, norm=norm, causal=causal)

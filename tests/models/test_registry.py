@@ -102,3 +102,17 @@ def test_models_import_neither_training_nor_plotting():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"scope": "None"}, "scope='None': expected an integer"),
+        ({"strides": "null"}, "strides='null': expected a list of integers"),
+        ({"strides": 4}, "strides=4: expected a list of integers"),
+        ({"dim": "64"}, "dim='64': expected an integer"),
+    ],
+)
+def test_options_of_another_type(option, message):
+    with pytest.raises(TypeError, match=message):
+        create_model("lambda_encoder", **option)

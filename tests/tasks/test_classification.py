@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from tasks.classification import Classification
+from tasks.training import network_for
 
 TOKENS = {
     "labels": ["a", "b", "c"],
@@ -112,3 +113,10 @@ def test_the_rate_falls_to_zero_over_all_steps(options, steps, tmp_path):
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         Classification("lambda_encoder", ENCODER, **({"facts": TOKENS} | options))
+
+
+@pytest.mark.parametrize("word", ["null", "None"])
+def test_null_on_the_command_line_is_none(word):
+    facts = {"input": "tokens", "options": {"vocab_size": 9}}
+    network = network_for("lambda_encoder_tiny", {"scope": word, "position": "exponential"}, facts)
+    assert network.options["scope"] is None
