@@ -42,7 +42,7 @@ def draw_confusion(matrix: list[list[int]], labels: list[str], reliability: list
         _confusion(left, counts, labels)
         _reliability(right, reliability)
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
+        figure.savefig(path, bbox_inches="tight", pad_inches=0.1)  # with the panel below the diagram
 
 
 def _confusion(axes: Axes, counts: np.ndarray, labels: list[str]) -> None:
