@@ -58,6 +58,8 @@ class LambdaEncoder(Model):
         ff_ratio: hidden channels of the feed-forward, per channel.
         pool: "mean", "max", "attention" (a learned query), "first" or "last", over real positions.
         dropout: of each branch, of the feed-forward's hidden channels, and in front of the classifier.
+        token_dropout: probability of hiding a token in training, which keeps a network of bytes from learning texts by
+            heart. Tokens only.
         stochastic_depth: probability of leaving out the last block's branches, falling linearly to 0 at the first.
 
     Attributes:
@@ -95,13 +97,21 @@ class LambdaEncoder(Model):
         ff_ratio: float = 2.0,
         pool: str = "mean",
         dropout: float = 0.0,
+        token_dropout: float = 0.0,
         stochastic_depth: float = 0.0,
     ) -> None:
         super().__init__()
         checks.at_least_one(num_classes=num_classes, dim=dim)
         self.num_classes, self.input_kind, self.causal = num_classes, stem, causal
         self.stem = make_stem(
-            stem, dim, vocab_size=vocab_size, in_channels=in_channels, strides=strides, norm=norm, causal=causal
+            stem,
+            dim,
+            vocab_size=vocab_size,
+            in_channels=in_channels,
+            token_dropout=token_dropout,
+            strides=strides,
+            norm=norm,
+            causal=causal,
         )
         self.vocab_size = self.stem.embedding.num_embeddings if isinstance(self.stem, TokenStem) else None
         self.blocks = Blocks(

@@ -132,16 +132,25 @@ class TokenStem(Stem):
     Args:
         dim: channels of the frames; behind the embedding, if convolutions follow, half of them.
         vocab_size: number of token ids.
+        dropout: probability of hiding a token in training: its vector is zero, the others grow by 1 / (1 − dropout).
         strides, norm, causal: as for `Stem`; without strides there are no convolutions.
     """
 
     def __init__(
-        self, dim: int, vocab_size: int, *, strides: Sequence[int] = (), norm: str = "layer", causal: bool = False
+        self,
+        dim: int,
+        vocab_size: int,
+        *,
+        dropout: float = 0.0,
+        strides: Sequence[int] = (),
+        norm: str = "layer",
+        causal: bool = False,
     ) -> None:
         checks.at_least_one(vocab_size=vocab_size)
         channels = max(dim // 2, 1) if strides else dim
         super().__init__(channels, dim, strides, norm, causal)
         self.embedding = nn.Embedding(vocab_size, channels)
+        self.dropout = nn.Dropout1d(dropout)  # takes all channels of a token, or none
 
     def embed(self, x: Int[Tensor, "B N"], mask: Bool[Tensor, "B N"] | None) -> Stemmed:
         """Look up token ids; any id may stand at masked positions.
@@ -155,12 +164,13 @@ class TokenStem(Stem):
         if mask is not None:
             x = x.masked_fill(~mask, 0)
         try:
-            return self.embedding(x), mask  # (B, N, C)
+            vectors = self.embedding(x)  # (B, N, C)
         except IndexError:
             raise ValueError(
                 f"x holds token ids from {int(x.min())} to {int(x.max())}: expected 0 ≤ id < vocab_size="
                 f"{self.embedding.num_embeddings}; give the model the vocab_size of the data"
             ) from None
+        return self.dropout(vectors), mask
 
 
 class FeatureStem(Stem):
@@ -241,6 +251,7 @@ def make_stem(
     *,
     vocab_size: int | None = None,
     in_channels: int | None = None,
+    token_dropout: float = 0.0,
     strides: Sequence[int] | None = None,
     norm: str = "layer",
     causal: bool = False,
@@ -252,8 +263,9 @@ def make_stem(
         ValueError: another name, or an option given that this stem does not have.
     """
     checks.one_of("stem", stem, STEMS)
-    given = {"vocab_size": vocab_size, "in_channels": in_channels}
-    stems_of = {"vocab_size": ("tokens",), "in_channels": ("features", "waveform")}
+    checks.probability(token_dropout=token_dropout)
+    given = {"vocab_size": vocab_size, "in_channels": in_channels, "token_dropout": token_dropout or None}
+    stems_of = {"vocab_size": ("tokens",), "in_channels": ("features", "waveform"), "token_dropout": ("tokens",)}
     for name, value in given.items():
         if value is not None and stem not in stems_of[name]:
             raise ValueError(
@@ -268,7 +280,8 @@ def make_stem(
     strides = () if strides is None else strides
     if stem == "features":
         return FeatureStem(dim, channels, strides=strides, norm=norm, causal=causal)
-    return TokenStem(dim, 257 if vocab_size is None else vocab_size, strides=strides, norm=norm, causal=causal)
+    vocab_size = 257 if vocab_size is None else vocab_size
+    return TokenStem(dim, vocab_size, dropout=token_dropout, strides=strides, norm=norm, causal=causal)
 
 
 def _check_shape(x: Tensor, mask: Tensor | None, expected: str, ranks: tuple[int, ...]) -> None:

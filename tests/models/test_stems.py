@@ -229,3 +229,27 @@ def test_bad_masks():
         stem(x, torch.ones(2, 4))
     with pytest.raises(ValueError, match=r"mask has shape \(4, 2\): expected \(2, 4\), \(B, N\) as x"):
         stem(x, torch.ones(4, 2, dtype=torch.bool))
+
+
+def test_token_dropout_hides_whole_tokens_in_training():
+    torch.manual_seed(0)
+    stem = TokenStem(DIM, 9, dropout=0.25)
+    x = torch.randint(9, (4, 500))
+    out, _ = stem(x)
+    hidden = (out == 0).all(-1)
+    assert 0.2 < hidden.float().mean() < 0.3
+    torch.testing.assert_close(out[~hidden], stem.embedding.weight[x[~hidden]] / 0.75)
+    assert hidden[0].ne(hidden[1]).any()  # drawn for each position of each row
+    torch.testing.assert_close(stem.eval()(x)[0], stem.embedding.weight[x])
+
+
+@pytest.mark.parametrize(
+    ("stem", "rate", "message"),
+    [
+        ("tokens", 1.0, "token_dropout=1.0: expected a rate"),
+        ("waveform", 0.1, "token_dropout=0.1 does not apply to stem='waveform': leave it out, or use stem='tokens'"),
+    ],
+)
+def test_token_dropout_that_does_not_fit(stem, rate, message):
+    with pytest.raises(ValueError, match=message):
+        make_stem(stem, DIM, token_dropout=rate)
