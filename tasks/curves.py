@@ -11,11 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+SCORES = {"accuracy": "Accuracy", "bits_per_byte": "Bits per byte"}  # metric: title of its panel
 TRAIN, VALIDATION, RATE = "#0072B2", "#D55E00", "#009E73"  # blue, vermilion, green of Okabe & Ito, for all eyes
 
 
 class Curves(Callback):
-    """Draws loss, accuracy and learning rate by step as a PNG when training ends.
+    """Draws loss, score and learning rate by step as a PNG when training ends; the score is what the task has.
 
     What is drawn is kept in the checkpoints, so that a resumed run shows all of it.
 
@@ -36,13 +37,13 @@ class Curves(Callback):
             self._note("lr", trainer.global_step, trainer.optimizers[0].param_groups[0]["lr"])
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note loss and accuracy of the validation split."""
+        """Note loss and scores of the validation split."""
         if not trainer.sanity_checking:
-            self._note_metrics(trainer, ("val/loss", "val/accuracy"))
+            self._note_metrics(trainer, ("val/loss", *(f"val/{score}" for score in SCORES)))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note loss and accuracy of the epoch."""
-        self._note_metrics(trainer, ("train/loss_epoch", "train/accuracy"))
+        """Note loss and scores of the epoch."""
+        self._note_metrics(trainer, ("train/loss_epoch", *(f"train/{score}" for score in SCORES)))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw."""
@@ -67,20 +68,24 @@ class Curves(Callback):
 
 
 def draw(points: dict[str, list[list[float]]], path: Path) -> None:
-    """Three panels over the steps, as far as there are points: loss, accuracy, learning rate."""
+    """A panel over the steps for the loss, for each score that there are points of, and for the learning rate."""
     style: Any = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True}
+    scores = [score for score in SCORES if {f"train/{score}", f"val/{score}"} & points.keys()]
     with mpl.rc_context(style | {"grid.alpha": 0.3, "axes.titlesize": 11, "axes.titleweight": "bold"}):
-        figure = Figure(figsize=(12, 3.8), dpi=150, layout="constrained")
+        figure = Figure(figsize=(4 * (2 + len(scores)), 3.8), dpi=150, layout="constrained")
         FigureCanvasAgg(figure)
-        loss, accuracy, rate = figure.subplots(1, 3)
+        loss, *middle, rate = figure.subplots(1, 2 + len(scores))
         _line(loss, points.get("train/loss"), TRAIN, "", alpha=0.35, linewidth=0.8)
         _line(loss, points.get("train/loss_epoch"), TRAIN, "training", marker="o")
         _line(loss, points.get("val/loss"), VALIDATION, "validation", marker="s", linestyle="--")
-        _line(accuracy, points.get("train/accuracy"), TRAIN, "training", marker="o")
-        _line(accuracy, points.get("val/accuracy"), VALIDATION, "validation", marker="s", linestyle="--")
+        for axes, score in zip(middle, scores, strict=True):
+            _line(axes, points.get(f"train/{score}"), TRAIN, "training", marker="o")
+            _line(axes, points.get(f"val/{score}"), VALIDATION, "validation", marker="s", linestyle="--")
+            axes.set_title(SCORES[score], loc="left")
         _line(rate, points.get("lr"), RATE, "")
-        for axes, title in ((loss, "Loss"), (accuracy, "Accuracy"), (rate, "Learning rate")):
-            axes.set_title(title, loc="left")
+        loss.set_title("Loss", loc="left")
+        rate.set_title("Learning rate", loc="left")
+        for axes in (loss, *middle, rate):
             axes.set_xlabel("optimizer step")
             axes.set_xlim(left=0)
             if axes.get_legend_handles_labels()[0]:

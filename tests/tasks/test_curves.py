@@ -25,6 +25,18 @@ def test_a_picture_with_lines_in_each_panel(tmp_path):
         assert (panel > 100).sum() > 100  # colour
 
 
+def test_panels_are_of_the_scores_there_are(tmp_path):
+    bits = {"train/bits_per_byte": POINTS["train/loss_epoch"], "val/bits_per_byte": POINTS["val/loss"]}
+    for name, points, panels in (
+        ("classes", POINTS, 3),
+        ("language", {"lr": POINTS["lr"]} | bits, 3),
+        ("pretraining", {"lr": POINTS["lr"]}, 2),
+    ):
+        draw(points, tmp_path / f"{name}.png")
+        with Image.open(tmp_path / f"{name}.png") as image:
+            assert image.size == (600 * panels, 570)
+
+
 def test_without_validation_or_any_point(tmp_path):
     draw({"train/loss": POINTS["train/loss"]}, tmp_path / "some.png")
     draw({}, tmp_path / "none.png")
