@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torchmetrics import R2Score
@@ -29,7 +29,8 @@ class MaskedPretraining(Training):
     Spans of positions are hidden, and a linear head says of each hidden position what stood there:
 
     - of tokens, which: cross entropy. Hidden ones are replaced by the padding id. It stands at no real position, so
-      that it can be told from all others, and fine-tuning goes on with the same vocabulary.
+      that it can be told from all others, and fine-tuning goes on with the same vocabulary. Where the stem has strides,
+      all tokens of a frame are hidden together, and each of them is said.
     - of features (pixels, log-mel frames), their values, as standardised by the data module: mean squared error.
       Behind the stem, a learned vector stands for what is hidden.
     - of waveforms, the samples of a frame, of which there are as many as the stem's strides multiplied, standardised by
@@ -47,7 +48,7 @@ class MaskedPretraining(Training):
         network: name of an encoder; `python -c "from lambda_seq import list_models; print(list_models())"` lists all.
         options: arguments of the network; those of the fine-tuning. Sizes that follow from the data are filled in.
         hidden: share of the positions that is hidden, above 0 and below 1.
-        span: positions (frames, of a waveform) that are hidden together.
+        span: positions (frames, behind strides) that are hidden together.
         optimizer: any of torch.optim, or a function of parameters; default AdamW with lr 0.001 and weight_decay 0.05.
             Biases, norms and position tables do not decay.
         warmup: part of the steps in which the learning rate grows linearly from 0.
@@ -95,11 +96,12 @@ class MaskedPretraining(Training):
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0))  # of --seed_everything
         self.tokens = self.network.input_kind == "tokens"
         self.pad = known.get("tokens", {}).get("pad", 0)
-        self.frame: int = self.network.stem.stride  # samples of a frame; otherwise 1
+        self.frame: int = self.network.stem.stride  # samples or tokens of a frame; otherwise 1
 
         full = self.network.options or {}
         channels = full.get("in_channels") or 1
-        outputs = (full.get("vocab_size") or 257) if self.tokens else self.frame * channels
+        vocab_size = full.get("vocab_size") or 257
+        outputs = self.frame * (vocab_size if self.tokens else channels)
         dim = self.network.head.in_features
         self.network.head = nn.Linear(dim, outputs)  # for each position
         self.network.pool.requires_grad_(False)  # nothing is pooled
@@ -107,7 +109,9 @@ class MaskedPretraining(Training):
 
         name = "accuracy" if self.tokens else "r2"
         for stage in STAGES:
-            metric = MulticlassAccuracy(outputs, average="micro", validate_args=False) if self.tokens else Explained()
+            metric = (
+                MulticlassAccuracy(vocab_size, average="micro", validate_args=False) if self.tokens else Explained()
+            )
             setattr(self, f"{stage}_{name}", metric)
         self.val_loss, self.test_loss = mean_loss(), mean_loss()
         self.metric = name
@@ -121,12 +125,13 @@ class MaskedPretraining(Training):
         """What the head says of the n hidden positions, or frames, of inputs in which nothing is hidden yet.
 
         Returns:
-            Logits of token ids, or values (frame · channels, a sample's channels together).
+            Logits of token ids (frame · vocab_size, a token's together), or values (frame · channels, a sample's
+            channels together).
         """
+        covered = self._samples(hidden, x.shape[1])  # (B, N)
         if self.vector is None:
-            features, _ = self.encoder.features(x.masked_fill(hidden, self.pad), mask)  # (B, N, dim)
+            features, _ = self.encoder.features(x.masked_fill(covered, self.pad), mask)  # (B, M, dim)
         else:
-            covered = self._samples(hidden, x.shape[1])  # (B, N)
             x = x.masked_fill(covered if x.ndim == 2 else covered[..., None], 0)
             with replaced(self.encoder.stem, hidden, self.vector):
                 features, _ = self.encoder.features(x, mask)  # (B, M, dim)
@@ -165,11 +170,11 @@ class MaskedPretraining(Training):
         masks = [None] * len(x) if mask is None else mask.split(at_once)
         pieces = zip(x.split(at_once), masks, hidden.split(at_once), strict=False)
         answer = torch.cat([self(*piece) for piece in pieces]).float()  # (n, outputs)
+        target, real = self._targets(x, mask, hidden)  # (n, frame · C)
         if self.tokens:
-            target = x[hidden]  # (n,)
+            answer, target = answer.unflatten(1, (self.frame, -1))[real], target[real]  # (t, vocab_size), (t,)
             loss = F.cross_entropy(answer, target, reduction="sum") / max(len(target), 1)
         else:
-            target, real = self._targets(x, mask, hidden)  # (n, outputs)
             loss = ((answer - target).square() * real).sum() / real.sum().clamp_min(1)
             answer, target = answer[real], target[real]
         metric = getattr(self, f"{stage}_{self.metric}")
@@ -208,9 +213,10 @@ class MaskedPretraining(Training):
 
     def _targets(
         self, x: Tensor, mask: Tensor | None, hidden: Tensor
-    ) -> tuple[Float[Tensor, "n o"], Bool[Tensor, "n o"]]:
-        """Values of hidden frames, and which of them are real: a frame at an end may stand out."""
-        x = x[..., None].float() if x.ndim == 2 else x.float()  # (B, N, C)
+    ) -> tuple[Shaped[Tensor, "n o"], Bool[Tensor, "n o"]]:
+        """Values, or token ids, of hidden frames, and which of them are real: a frame at an end may stand out."""
+        x = x[..., None] if x.ndim == 2 else x  # (B, N, C)
+        x = x if self.tokens else x.float()
         real = torch.ones_like(x, dtype=torch.bool) if mask is None else mask[..., None].expand(x.shape)  # (B, N, C)
         if self.network.input_kind == "waveform":
             count = real.sum((1, 2), keepdim=True).clamp_min(1)

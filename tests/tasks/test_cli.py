@@ -73,7 +73,7 @@ def test_texts_from_one_file(cli, tmp_path, suffix):
     checkpoint = torch.load("run/checkpoints/best.ckpt", weights_only=True)
     facts = checkpoint["hyper_parameters"]["facts"]
     assert facts["labels"] == ["canine", "feline"]
-    assert facts["options"] == {"num_classes": 2, "vocab_size": 257, "max_length": 2048}
+    assert facts["options"] == {"num_classes": 2, "vocab_size": 257, "max_length": 4096}
     assert checkpoint["state_dict"]["network.stem.embedding.weight"].shape[0] == 257
 
 

@@ -18,13 +18,15 @@ FACTS = {
     | {"mean": [100.0, 50.0, 0.0], "std": [10.0, 20.0, 1.0]},
     "waveform": {"labels": ["a", "b"], "input": "waveform", "options": {"num_classes": 2, "in_channels": 1}},
 }
+FACTS["frames of tokens"] = FACTS["tokens"]
+STRIDED = ("waveform", "frames of tokens")
 TEXTS = ("--config", "tasks/configs/text_classification.yaml", "--data.batch_size=8", *TINY_ENCODER)
 PRETRAINED = ("--config", "tasks/configs/pretraining.yaml", "--data.batch_size=5", *TINY_ENCODER)
 RESUMED = (*PRETRAINED, "--trainer.max_epochs=2", "--model.options.dropout=0.3", "--test_after_fit=false", *QUIET)
 
 
 def task(kind, options=(), **more):
-    given = TINY | {"stem": kind} | ({"strides": [2, 2]} if kind == "waveform" else {}) | dict(options)
+    given = TINY | {"stem": kind.split()[-1]} | ({"strides": [2, 2]} if kind in STRIDED else {}) | dict(options)
     made = MaskedPretraining("lambda_encoder", given, facts=FACTS[kind], **more)
     made.log = lambda *_, **__: None
     return made
@@ -38,7 +40,7 @@ def batch(kind, rows=4, length=30):
         "tokens": torch.randint(1, 20, (rows, length), generator=generator) * mask,
         "features": torch.randint(0, 256, (rows, length, 3), generator=generator).to(torch.uint8),
         "waveform": torch.randn(rows, length, generator=generator),
-    }[kind]
+    }[kind.split()[-1]]
     return {"x": x, "mask": mask, "id": [str(row) for row in range(rows)]}  # and no labels
 
 
@@ -70,10 +72,10 @@ def test_what_is_hidden_depends_on_seed_and_step_alone(kind):
 def test_no_answer_depends_on_anything_hidden(kind, causal):
     made = task(kind, {"causal": causal}).eval()
     x, mask = made.inputs(batch(kind))
-    hidden = torch.zeros(4, 8 if kind == "waveform" else 30, dtype=torch.bool)
+    hidden = torch.zeros(4, 8 if kind in STRIDED else 30, dtype=torch.bool)
     hidden[0, 3:5], hidden[1, [1, 4]], hidden[2, 1] = True, True, True
     answer = made(x, mask, hidden)
-    assert answer.shape == (5, {"tokens": 20, "features": 3, "waveform": 4}[kind])
+    assert answer.shape == (5, {"tokens": 20, "features": 3, "waveform": 4, "frames of tokens": 80}[kind])
     covered = made._samples(hidden, x.shape[1])
     assert covered.sum() == 5 * made.frame
     other = x.clone()
@@ -113,6 +115,18 @@ def test_frames_are_predicted_where_they_lie():
                 if 0 <= place < 14:
                     assert values[row, offset] == pytest.approx(standardised[0, place])
                     assert made._samples(hidden, 14)[0, place]
+
+
+def test_each_token_of_a_hidden_frame_is_said():
+    made, given = task("frames of tokens"), batch("tokens")
+    hidden = made._choose("train", given["x"], given["mask"], 0)  # (4, 8)
+    logits = made(given["x"], given["mask"], hidden).unflatten(1, (4, 20))
+    losses = []
+    for (row, frame), answer in zip(hidden.nonzero().tolist(), logits, strict=True):
+        for place, said in zip(range(4 * frame - 2, 4 * frame + 2), answer, strict=True):
+            if 0 <= place < 30 and given["mask"][row, place]:
+                losses.append(F.cross_entropy(said, given["x"][row, place]))
+    assert torch.allclose(made.training_step(given, 0), torch.stack(losses).mean())
 
 
 def test_loudness_and_padding_change_no_target():
@@ -220,9 +234,9 @@ def test_texts_pretrained_then_fine_tuned(cli, stories, said):
     best = "pre/checkpoints/best.ckpt"
     command = ("fit", *TEXTS, "--data.path", stories, f"--model.init_from={best}", *SHORT)
     # At rate 0 no weight is changed but the averages of batch norms
-    norm = "--model.options.lambda_norm=rms"
-    cli("fit", *TEXTS, "--data.path", stories, "--model=MaskedPretraining", "--output_dir=rms", *SHORT, norm)
-    still = ("--model.optimizer.lr=0", norm, "--model.options.pool=attention", "--output_dir=still")
+    norms = ("--model.options.lambda_norm=rms", "--model.options.norm=layer")
+    cli("fit", *TEXTS, "--data.path", stories, "--model=MaskedPretraining", "--output_dir=rms", *SHORT, *norms)
+    still = ("--model.optimizer.lr=0", *norms, "--model.options.pool=attention", "--output_dir=still")
     cli(*command, *still, "--model.init_from=rms/checkpoints/best.ckpt")
     assert "new are pool.query, head.weight, head.bias" in said[0]
     found = body(torch.load("still/checkpoints/last.ckpt", weights_only=True)["state_dict"])
@@ -275,7 +289,7 @@ def test_from_a_saved_folder_for_other_classes(cli, source, said, tmp_path):
         (("--model.options.key_norm=l2",), ("key_norm is 'softmax' there, 'l2' here",)),
         (
             ("--data.tokenizer=train", "--data.vocab_size=300"),
-            ("stem.embedding.weight is (257, 8) there", "of another network"),
+            ("stem.embedding.weight is (257, 4) there", "of another network"),
         ),
         (("--model.init_from=first/model", "--model.options.depth=2"), ("depth is 1 there, 2 here",)),
         (("--ckpt_path=pre/checkpoints/last.ckpt",), ("masked pretraining", "--model.init_from")),
