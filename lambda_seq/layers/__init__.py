@@ -5,7 +5,8 @@ from lambda_seq.layers.exponential import ExponentialPosition
 from lambda_seq.layers.lambda_layer import LambdaLayer, LambdaLayer1d, LambdaLayer2d
 from lambda_seq.layers.multiscale import MultiScalePosition
 from lambda_seq.layers.norm import LayerNorm, MaskedBatchNorm, RMSNorm, make_norm
-from lambda_seq.layers.position import PositionEmbedding, RelativePositionTable
+from lambda_seq.layers.position import PositionEmbedding, RelativePositionTable, resize_positions
+from lambda_seq.layers.resizing import resize_table
 
 __all__ = [
     "POSITIONS",
@@ -21,4 +22,6 @@ __all__ = [
     "RelativePositionTable",
     "make_norm",
     "make_position",
+    "resize_positions",
+    "resize_table",
 ]

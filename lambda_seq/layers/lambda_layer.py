@@ -152,6 +152,11 @@ class LambdaLayer(nn.Module):
             if mask.shape != x.shape[:-1]:
                 raise ValueError(f"mask has shape {tuple(mask.shape)}: expected {tuple(x.shape[:-1])}, (B, *N)")
 
+    def resize(self, max_size: int | Sequence[int]) -> None:
+        """Make a global position table cover inputs of another size: `RelativePositionTable.resize`."""
+        if isinstance(self.position, PositionEmbedding):
+            self.position.resize((max_size,) * self.dims if isinstance(max_size, int) else max_size)
+
     def _found(self, x: Tensor) -> str:
         return f"shape {tuple(x.shape)}"
 

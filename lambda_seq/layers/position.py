@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lambda_seq import functional as LF
+from lambda_seq.layers.resizing import resize_table
 
 INITS = ("scaled", "paper")
 
@@ -38,6 +39,9 @@ class PositionEmbedding(nn.Module):
         embedding: Tensor = self((length,))
         return embedding
 
+    def resize(self, max_size: Sequence[int]) -> None:
+        """Cover inputs up to this size per dimension. Nothing changes where any size is covered already."""
+
 
 class RelativePositionTable(PositionEmbedding):
     """A free embedding for each context offset m − n: R[u, k, m − n], the embedding of the paper.
@@ -54,9 +58,14 @@ class RelativePositionTable(PositionEmbedding):
         init: "scaled", R ~ N(0, 1 / positions in scope), which gives the position lambda the variance of one value; or
             "paper", R ~ N(0, 1) (Bello 2021).
 
+    Attributes:
+        density: whether values stand for a density over positions, and are rescaled by `resize`; see `resize_table`.
+
     Raises:
         ValueError: an even scope, a global scope without a largest size, an unknown init.
     """
+
+    density: bool = True
 
     def __init__(
         self,
@@ -87,6 +96,7 @@ class RelativePositionTable(PositionEmbedding):
             positions = math.prod(max_size)
         self.causal = causal
         self.reach = self.taps[-1] - 1 if causal else self.taps[-1] // 2
+        self.init = init
         self.std = 1.0 if init == "paper" else positions**-0.5
         self.weight = nn.Parameter(torch.empty(intra, dim_key, *self.taps))
         self.reset_parameters()
@@ -107,7 +117,7 @@ class RelativePositionTable(PositionEmbedding):
                     raise ValueError(
                         f"x has size {plain(size)} but the global position table covers {plain(self.max_size)}: "
                         f"construct the layer with {'max_length' if len(size) == 1 else 'max_size'}={plain(size)}, "
-                        "or use a local scope"
+                        "call resize, or use a local scope"
                     )
         embedding: Tensor = self.weight
         for axis, length in enumerate(size):
@@ -117,11 +127,55 @@ class RelativePositionTable(PositionEmbedding):
             embedding = embedding.narrow(2 + axis, taps - keep if self.causal else (taps - keep) // 2, keep)
         return embedding
 
+    def resize(self, max_size: Sequence[int]) -> None:
+        """Make a global table cover inputs of this size, its offsets rescaled by `resize_table`; a local one stays.
+
+        For the same content at another resolution, such as pictures. The parameter is a new one: construct the
+        optimizer afterwards.
+
+        Raises:
+            ValueError: a size below 1, or of another number of dimensions.
+        """
+        if self.max_size is None:
+            return
+        new = tuple(max_size)
+        if len(new) != len(self.max_size):
+            raise ValueError(f"max_size={plain(new)}: expected {len(self.max_size)} sizes, one per dimension")
+        check_max_size(new)
+        table = resize_table(self.weight.detach(), self.max_size, new, causal=self.causal, density=self.density)
+        self.weight = nn.Parameter(table, requires_grad=self.weight.requires_grad)
+        self.std = 1.0 if self.init == "paper" else math.prod(new) ** -0.5
+        self.taps, self.max_size = tuple(table.shape[2:]), new
+        self.reach = self.taps[-1] - 1 if self.causal else self.taps[-1] // 2
+
     def extra_repr(self) -> str:
         """Shape and kind, for printing."""
         intra, dim_key, *_ = self.weight.shape
         kind = "global" if self.max_size is not None else "local"
         return f"intra={intra}, dim_key={dim_key}, offsets={self.taps}, {kind}{', causal' if self.causal else ''}"
+
+
+def resize_positions(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """A state dict whose global position tables have the sizes of the model's, by `resize_table`; the rest as it is.
+
+    `model.load_state_dict(resize_positions(weights, model))` loads a network trained on inputs of one size into one
+    constructed for another. Tables of local scope, whose size is no input's, and whatever else differs are left to
+    `load_state_dict`, which names them.
+
+    Args:
+        state_dict: of the same network for another image_size or max_length; left as it is.
+        model: what it shall be loaded into.
+    """
+    resized = dict(state_dict)
+    for name, module in model.named_modules(remove_duplicate=False):
+        if not isinstance(module, RelativePositionTable) or module.max_size is None:
+            continue
+        key = f"{name}.weight" if name else "weight"
+        found = resized.get(key)
+        if found is not None and found.ndim == module.weight.ndim and found.shape[2:] != module.weight.shape[2:]:
+            old = [(offsets if module.causal else (offsets + 1) // 2) for offsets in found.shape[2:]]
+            resized[key] = resize_table(found, old, module.max_size, causal=module.causal, density=module.density)
+    return resized
 
 
 def check_init(init: str) -> None:

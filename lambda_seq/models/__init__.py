@@ -8,12 +8,14 @@ from lambda_seq.models.registry import Model, accepted_options, create_model, li
 from lambda_seq.models.resnet import LambdaResNet
 from lambda_seq.models.sharing import from_pretrained
 from lambda_seq.models.streaming import state_bytes
+from lambda_seq.models.tiered import TieredLambdaResNet
 
 __all__ = [
     "LambdaEncoder",
     "LambdaLM",
     "LambdaResNet",
     "Model",
+    "TieredLambdaResNet",
     "accepted_options",
     "count_flops",
     "create_model",

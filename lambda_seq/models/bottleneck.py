@@ -53,10 +53,10 @@ class Convolution(nn.Conv2d):
         super().__init__(width, width, 3, stride, padding=1, bias=False)
 
 
-class Lambda(nn.Module):
-    """Mixer "L": a lambda layer at the input's resolution; a stride is a 3×3 average pool behind it (Bello 2021)."""
+class Pooled(nn.Module):
+    """Mixers that keep the size: a layer at the input's resolution; a stride is a 3×3 average pool behind it."""
 
-    def __init__(self, layer: LambdaLayer2d, stride: int) -> None:
+    def __init__(self, layer: nn.Module, stride: int) -> None:
         super().__init__()
         self.layer = layer
         # An average over real pixels only: the border's zeros are not counted.
@@ -65,6 +65,19 @@ class Lambda(nn.Module):
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C h w"]:
         """Mix over positions, then pool."""
         return self.pool(self.layer(x))
+
+    def resize(self, size: tuple[int, int]) -> None:
+        """Make global tables of relative positions cover maps of this size; layers without one stay as they are."""
+        resize = getattr(self.layer, "resize", None)
+        if callable(resize):
+            resize(size)
+
+
+class Lambda(Pooled):
+    """Mixers "L" and "K": a lambda layer, and the average pool of a stride (Bello 2021)."""
+
+    def __init__(self, layer: LambdaLayer2d, stride: int) -> None:
+        super().__init__(layer, stride)
 
 
 class SqueezeExcitation(nn.Module):

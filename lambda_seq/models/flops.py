@@ -9,15 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from lambda_seq.layers import LambdaLayer
+from lambda_seq.models.attention import Attention
 
 
 def count_flops(model: nn.Module, x: Tensor) -> int:
-    """2 × multiply-adds of the convolutions, linear layers and lambda layers of `model` for the input x.
+    """2 × multiply-adds of the convolutions, linear, lambda and attention layers of `model` for the input x.
 
     A lambda layer over n positions costs, beside its projections, u·n·r·k·v for the position lambdas (r positions in
     scope, clipped to the input and borders not subtracted), u·n·k·v for the content lambda, and n·h·k·v to apply
-    each of the two: the definition in lambda order (Bello 2021), whatever algorithm computes it. Norms, activations
-    and pools are not counted. Runs on the meta device: neither weights nor activations are computed or copied.
+    each of the two: the definition in lambda order (Bello 2021), whatever algorithm computes it. Attention costs the
+    products of its equation: `Attention.multiply_adds`. Norms, activations and pools are not counted. Runs on the meta
+    device: neither weights nor activations are computed or copied.
 
     Args:
         model: any network; left as it is.
@@ -56,4 +58,6 @@ def multiply_adds(module: nn.Module, x: Tensor, output: Tensor) -> int:
             in_scope = math.prod(min(taps, length) for taps, length in zip(offsets, size, strict=True))
             count += applied * (module.dim_intra * in_scope + module.heads)
         return count
+    if isinstance(module, Attention):
+        return output.shape[0] * module.multiply_adds(output.shape[2:])
     return 0

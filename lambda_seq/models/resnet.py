@@ -1,35 +1,38 @@
-"""LambdaResNet: residual networks whose bottlenecks mix by convolution or by lambda layer."""
+"""LambdaResNet: residual networks whose bottlenecks mix by convolution, lambda layer or attention."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lambda_seq.layers import LambdaLayer2d
+from lambda_seq.layers import RelativePositionTable
 from lambda_seq.models import checks
-from lambda_seq.models.bottleneck import EXPANSION, Bottleneck, Convolution, Lambda, make_stem
+from lambda_seq.models.bottleneck import EXPANSION, Bottleneck, Pooled, make_stem
 from lambda_seq.models.drop import depth_rates
+from lambda_seq.models.mixers import MIXERS, MixerOptions, Place, check_sizes, make_mixer
 from lambda_seq.models.registry import Model
-
-MIXERS = {"C": "convolution", "L": "lambda layer"}
 
 
 class LambdaResNet(Model):
-    """Residual network of bottleneck blocks, each mixing by a 3×3 convolution or by a lambda layer.
+    """Residual network of bottleneck blocks, each mixing by a 3×3 convolution, a lambda layer or an attention layer.
 
         stem -> stages of blocks, the first block of each but the first stage with stride 2 -> mean -> linear
 
-    Pictures of any height and width. I. Bello, "LambdaNetworks", ICLR 2021; K. He et al., CVPR 2016.
+    Pictures of any height and width; where tables of positions are global, up to image_size, and `resize` changes it.
+    `pyramid` and `features_only` give the stages' outputs to dense prediction.
+
+    I. Bello, "LambdaNetworks", ICLR 2021; K. He et al., CVPR 2016.
 
     Args:
         num_classes: length of the output.
         in_channels: channels of the pictures.
         blocks: number of blocks of each stage; any number of stages.
-        placement: "C" convolution or "L" lambda: one letter for all, a letter per stage ("CCLL"), or a sequence with
-            an entry per stage, each a letter or a letter per block (["C", "C", "CCLCCL", "L"]).
+        placement: what blocks mix with: one letter for all, a letter per stage ("CCLL"), or a sequence with an entry
+            per stage, each a letter or a letter per block (["C", "C", "CCLCCL", "L"]). "C" 3×3 convolution, "L" lambda
+            layer, "K" lambda convolution (a lambda layer of scope attention_scope, computed as a convolution),
+            "E" linear attention, and with relative positions "G" global, "A" axial, "S" local self-attention.
         width: bottleneck channels of the first stage, doubled by each further stage; outputs are four times that.
         stem: "imagenet" (7×7 stride 2, max-pool), "resnet_d" (four 3×3 convolutions, stride 4) or "small" (3×3,
             no stride).
@@ -38,16 +41,27 @@ class LambdaResNet(Model):
         dim_key: query and key depth.
         dim_intra: intra-depth, the number of lambdas summed.
         scope: rows and columns of context of the position lambdas, odd, an int or a pair; None for global.
-        image_size: largest picture (an int or (H, W)) that global position tables cover; needed with scope=None.
+        image_size: largest picture (an int or (H, W)) that global position tables cover; needed with scope=None, and
+            for "G" and "A".
         content: with the content lambda.
         position: with the position lambda.
         key_norm: keys over the context positions: "softmax", "l2" or "none".
         query_norm: queries over their depth: "none" or "softmax".
         lambda_norm: of queries and values: "batch", "layer", "rms" or "none".
         position_init: of the position table: "scaled" or "paper".
+        share_positions: one position table for all lambda layers of a stage.
+        attention_heads: heads of "E", "G", "A" and "S".
+        attention_scope: rows and columns that "S" and "K" see, odd, an int or a pair.
         zero_init_last: start with γ = 0 in the last batch norm of each block, so that it is the identity.
         dropout: of the pooled features, before the classifier.
         stochastic_depth: probability of leaving out the last block's branch, falling linearly to 0 at the first.
+        features_only: no classifier; the output is `pyramid(x)`, a list of feature maps.
+        out_indices: stages of the pyramid, rising; 0 is c2, −1 the last; None for all.
+
+    Attributes:
+        channels: of the pyramid's maps, a list.
+        strides: pixels of the picture per pixel of each of them.
+        image_size: largest picture that global position tables cover, (H, W); None where not given.
 
     Raises:
         ValueError: an option that does not fit, naming it, its value and what would.
@@ -74,61 +88,68 @@ class LambdaResNet(Model):
         query_norm: str = "none",
         lambda_norm: str = "batch",
         position_init: str = "scaled",
+        share_positions: bool = False,
+        attention_heads: int = 8,
+        attention_scope: int | Sequence[int] = 7,
         zero_init_last: bool = True,
         dropout: float = 0.0,
         stochastic_depth: float = 0.0,
+        features_only: bool = False,
+        out_indices: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         checks.at_least_one(num_classes=num_classes, in_channels=in_channels, width=width)
         checks.probability(dropout=dropout, stochastic_depth=stochastic_depth)
-        letters = parse_placement(placement, blocks)
+        letters = parse_placement(placement, blocks, "".join(MIXERS))
         ratios = _per_stage("se", se, len(blocks))
-        size = None if image_size is None else _pair("image_size", image_size)
-        if scope is None and position and size is None and any("L" in stage for stage in letters):
-            raise ValueError(
-                "scope=None is global and its tables need the largest picture: give image_size=(H, W), or a local scope"
-            )
         self.num_classes, self.in_channels, self.input_kind = num_classes, in_channels, "image"
-        lambda_layer = partial(
-            LambdaLayer2d,
-            heads=heads,
-            dim_key=dim_key,
-            dim_intra=dim_intra,
-            scope=None if scope is None else _pair("scope", scope),
-            content=content,
-            position=position,
-            key_norm=key_norm,
-            query_norm=query_norm,
-            norm=lambda_norm,
-            init=position_init,
+        self.image_size = None if image_size is None else _picture_size(image_size)
+        self.features_only, self.out_indices = features_only, _indices(out_indices, len(blocks))
+        options = MixerOptions(
+            lambdas={
+                "heads": heads,
+                "dim_key": dim_key,
+                "dim_intra": dim_intra,
+                "scope": None if scope is None else _pair("scope", scope),
+                "content": content,
+                "position": position,
+                "key_norm": key_norm,
+                "query_norm": query_norm,
+                "norm": lambda_norm,
+                "init": position_init,
+            },
+            attention_heads=attention_heads,
+            attention_scope=_pair("attention_scope", attention_scope),
+            share_positions=share_positions,
         )
-        self.stem, stride = make_stem(stem, in_channels, width)
+        check_sizes(letters, options, self.image_size)
+        self.stem, self.stem_stride = make_stem(stem, in_channels, width)
         self.stages = nn.ModuleList()
         rates = iter(depth_rates(stochastic_depth, sum(blocks)))
+        self.depths = tuple(blocks)
+        sizes = None if self.image_size is None else _map_sizes(self.image_size, self.stem_stride, blocks)
         channels = width
         for index, stage in enumerate(letters):
             layers = []
             for block, letter in enumerate(stage):
-                step = 2 if index > 0 and block == 0 else 1
-                mix: Callable[[int, int], nn.Module] = Convolution
-                if letter == "L":
-                    # A lambda sees its block's input; every stride in front of it rounds up.
-                    max_size = None if size is None else (-(-size[0] // stride), -(-size[1] // stride))
-                    mix = partial(_make_lambda, partial(lambda_layer, max_size=max_size))
+                place = Place(index, None if sizes is None else next(sizes))
                 layers.append(
                     Bottleneck(
                         channels,
                         width * 2**index,
-                        mix,
-                        stride=step,
+                        make_mixer(letter, options, place),
+                        stride=_stride(index, block),
                         se=ratios[index],
                         stochastic_depth=next(rates),
                     )
                 )
-                channels, stride = EXPANSION * width * 2**index, stride * step
+                channels = EXPANSION * width * 2**index
             self.stages.append(nn.Sequential(*layers))
-        self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(channels, num_classes)
+        self.channels = [EXPANSION * width * 2**index for index in self.out_indices]
+        self.strides = [self.stem_stride * 2**index for index in self.out_indices]
+        if not features_only:
+            self.dropout = nn.Dropout(dropout)
+            self.head = nn.Linear(channels, num_classes)
         self._reset_parameters(zero_init_last)
 
     def _reset_parameters(self, zero_init_last: bool) -> None:
@@ -140,32 +161,76 @@ class LambdaResNet(Model):
 
     def features(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
         """Output of the last stage."""
+        return self._stages(x, [len(self.stages) - 1])[0]
+
+    def pyramid(self, x: Float[Tensor, "B C H W"]) -> list[Float[Tensor, "B D h w"]]:
+        """Outputs of the stages `out_indices`, from fine to coarse: c2 … c5 of a network of four stages.
+
+        Map i has channels[i] channels, and a pixel for strides[i] × strides[i] of the picture, rounded up.
+        """
+        return self._stages(x, self.out_indices)
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B classes"] | list[Float[Tensor, "B D h w"]]:
+        """Logits of a batch of pictures; with features_only the feature maps of `pyramid`.
+
+        Raises:
+            TypeError: x is not floating point.
+            ValueError: x is not (B, in_channels, H, W), or larger than global position tables.
+        """
+        if self.features_only:
+            return self.pyramid(x)
+        pooled = self.features(x).mean((2, 3))  # (B, D)
+        return self.head(self.dropout(pooled))  # (B, classes)
+
+    def _stages(self, x: Tensor, wanted: Sequence[int]) -> list[Tensor]:
         checks.floating("x", x)
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             raise ValueError(
                 f"x has shape {tuple(x.shape)}: expected pictures (B, C, H, W) with C = in_channels={self.in_channels}"
             )
         x = self.stem(x)  # (B, width, H/4, W/4), or H, W
-        for stage in self.stages:
+        outputs = []
+        for index, stage in enumerate(self.stages):
+            if index > wanted[-1]:
+                break
             x = stage(x)  # (B, 4 · width · 2^stage, h, w)
-        return x
+            if index in wanted:
+                outputs.append(x)
+        return outputs
 
-    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B classes"]:
-        """Logits of a batch of pictures.
+    def resize(self, image_size: int | Sequence[int]) -> None:
+        """Make global tables of relative positions cover pictures of this size, their offsets rescaled.
+
+        Networks of local scope take any size as they are. `layers.resize_table` says how; weights of another size are
+        loaded with `layers.resize_positions`. The tables are new parameters: construct the optimizer afterwards. A
+        model that `create_model` made is saved with its new size.
+
+        Args:
+            image_size: largest picture, an int or (H, W).
 
         Raises:
-            TypeError: x is not floating point.
-            ValueError: x is not (B, in_channels, H, W), or larger than global position tables.
+            ValueError: no such size.
         """
-        pooled = self.features(x).mean((2, 3))  # (B, D)
-        return self.head(self.dropout(pooled))  # (B, classes)
+        size = _picture_size(image_size)
+        done: set[nn.Module] = set()
+        sizes = _map_sizes(size, self.stem_stride, self.depths)
+        blocks = (module for module in self.modules() if isinstance(module, Bottleneck))
+        for block, entering in zip(blocks, sizes, strict=True):
+            tables = {module for module in block.mix.modules() if isinstance(module, RelativePositionTable)}
+            # A table that a stage shares has the size of the first map
+            if isinstance(block.mix, Pooled) and not tables & done:
+                block.mix.resize(entering)
+            done |= tables
+        self.image_size = size
+        if self.options is not None:
+            self.options = {**self.options, "image_size": list(size)}
 
 
-def parse_placement(placement: str | Sequence[str], blocks: Sequence[int]) -> list[str]:
+def parse_placement(placement: str | Sequence[str], blocks: Sequence[int], accepted: str = "CL") -> list[str]:
     """The letter of each block of each stage: ("CL", (2, 3)) -> ["CC", "LLL"].
 
     Raises:
-        ValueError: another letter than C and L, or a count of letters that fits neither stages nor blocks.
+        ValueError: another letter than those accepted, or a count of letters that fits neither stages nor blocks.
     """
     if not blocks or min(blocks) < 1:
         raise ValueError(f"blocks={tuple(blocks)}: expected at least one stage, and one block in each")
@@ -177,10 +242,10 @@ def parse_placement(placement: str | Sequence[str], blocks: Sequence[int]) -> li
         )
     letters = []
     for stage, (entry, count) in enumerate(zip(entries, blocks, strict=True)):
-        if not entry or set(entry) - set(MIXERS):
+        if not entry or set(entry) - set(accepted):
             raise ValueError(
                 f"placement={placement!r}, stage {stage}: {entry!r}: expected letters out of "
-                + ", ".join(f"{letter!r} ({mixer})" for letter, mixer in MIXERS.items())
+                + ", ".join(f"{letter!r} ({MIXERS[letter].title})" for letter in accepted)
             )
         if len(entry) not in (1, count):
             raise ValueError(
@@ -191,8 +256,37 @@ def parse_placement(placement: str | Sequence[str], blocks: Sequence[int]) -> li
     return letters
 
 
-def _make_lambda(make_layer: Callable[[int], LambdaLayer2d], width: int, stride: int) -> Lambda:
-    return Lambda(make_layer(width), stride)
+def _stride(stage: int, block: int) -> int:
+    return 2 if stage > 0 and block == 0 else 1
+
+
+def _map_sizes(size: tuple[int, int], stem_stride: int, blocks: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """The largest map that comes into each block; every stride in front of it rounds up."""
+    stride = stem_stride
+    for stage, count in enumerate(blocks):
+        for block in range(count):
+            yield -(-size[0] // stride), -(-size[1] // stride)
+            stride *= _stride(stage, block)
+
+
+def _indices(out_indices: Sequence[int] | None, stages: int) -> list[int]:
+    if out_indices is None:
+        return list(range(stages))
+    checks.integers(**{f"out_indices[{place}]": index for place, index in enumerate(out_indices)})
+    indices = [index + stages if index < 0 else index for index in out_indices]
+    if not indices or indices != sorted(set(indices)) or not 0 <= indices[0] <= indices[-1] < stages:
+        raise ValueError(
+            f"out_indices={tuple(out_indices)}: expected stages in rising order, 0 to {stages - 1} (or from −{stages} "
+            "to −1, counted from the last)"
+        )
+    return indices
+
+
+def _picture_size(image_size: int | Sequence[int]) -> tuple[int, int]:
+    size = _pair("image_size", image_size)
+    if min(size) < 1:
+        raise ValueError(f"image_size={image_size}: expected at least one pixel")
+    return size
 
 
 def _per_stage(name: str, value: float | Sequence[float], stages: int) -> list[float]:

@@ -4,6 +4,7 @@ from torch import nn
 
 from lambda_seq.layers import LambdaLayer1d, LambdaLayer2d
 from lambda_seq.models import count_flops, create_model
+from lambda_seq.models.attention import AxialAttention, LinearAttention, LocalAttention, RelativeAttention
 
 N, D, H, K, U = 9, 8, 2, 3, 2
 V = D // H
@@ -46,6 +47,41 @@ def test_convolutions_and_linear_layers():
     assert count_flops(model, torch.zeros(2, 4, 5, 7)) == 2 * 2 * (6 * 3 * 4 * (4 // 2) * 9 + 6 * 3 * 4 * 5)
     assert count_flops(nn.Conv1d(2, 3, 5, padding=2), torch.zeros(1, 2, 11)) == 2 * 11 * 2 * 3 * 5
     assert count_flops(nn.BatchNorm1d(4), torch.zeros(2, 4)) == 0
+
+
+C, HEADS = 12, 3  # channels and heads of attention; a head has depth 4
+Y, X = 5, 6
+
+
+@pytest.mark.parametrize(
+    ("layer", "by_hand"),
+    [
+        (LinearAttention(C, HEADS), 2 * Y * X * C * 4),
+        (RelativeAttention(C, heads=HEADS, max_size=(9, 9)), 2 * (Y * X) ** 2 * C + Y * X * C * (Y + X)),
+        (
+            AxialAttention(C, heads=HEADS, max_size=(9, 9)),
+            Y * (2 * X * X * C + X * C * X) + X * (2 * Y * Y * C + Y * C * Y) + Y * X * 3 * C * C,
+        ),
+        (LocalAttention(C, heads=HEADS, scope=3), 2 * Y * X * 9 * C + Y * X * C // 2 * (3 + 3)),
+        (LocalAttention(C, heads=HEADS, scope=(9, 3)), 2 * Y * X * 5 * 3 * C + Y * X * C // 2 * (9 + 3)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_attention_by_hand(layer, by_hand):
+    projections = Y * X * 3 * C * C
+    for batch in (1, 3):
+        assert count_flops(layer, torch.zeros(batch, C, Y, X)) == 2 * batch * (projections + by_hand)
+
+
+@pytest.mark.parametrize("letter", "EGASK")
+def test_mixers_count_within_a_network(letter):
+    options = {"blocks": (1,), "width": 16, "stem": "small", "image_size": 8}
+    mixed = create_model("resnet_tiny", placement=letter, **options)
+    plain = create_model("resnet_tiny", placement="C", **options)
+    x = torch.empty(1, 3, 8, 8)
+    convolution = 2 * 64 * 9 * 16 * 16
+    mixer = count_flops(mixed.stages[0][0].mix, torch.empty(1, 16, 8, 8))
+    assert count_flops(mixed, x) - mixer == count_flops(plain, x) - convolution
 
 
 def test_the_model_is_left_as_it_is():
