@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from tasks.data.windows import answer_by_document
 from tasks.metrics import evaluation_metrics, mean_loss, own_rows, training_metrics
+from tasks.mixing import Mixing
 from tasks.training import Batch, Training, described
 from tasks.transfer import load_weights
 
@@ -31,7 +33,14 @@ class Classification(Training):
             --trainer.max_epochs, or else --trainer.max_steps. Give it if a run is stopped by fewer epochs and resumed.
         init_from: weights to start from, of all but the head: a checkpoint of masked pretraining or of another
             training, or a folder that `save_pretrained` wrote. The network must be the same but for classes, pooling
-            and dropout.
+            and dropout; pictures may have another size.
+        mixup: mix each training picture with another one, in shares drawn from Beta(mixup, mixup), such as 0.2. Targets
+            follow; train/accuracy counts the class of the greater share.
+        cutmix: as mixup, but a rectangle of the other picture is pasted over, such as 1.0. With both, each batch gets
+            one of them.
+        norm_momentum: part of a batch's statistics in the running ones of batch norms; default: torch's 0.1.
+        channels_last: keep pictures and convolutions in the memory format channels_last, which is often faster.
+        compile: compile the network with torch.compile, which takes a while at the first batch of each size.
         facts: what the data module says of its data: labels, sizes, mean and std; set by the data module.
     """
 
@@ -47,6 +56,11 @@ class Classification(Training):
         final_lr: float = 0.0,
         schedule_steps: int | None = None,
         init_from: str | None = None,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        norm_momentum: float | None = None,
+        channels_last: bool = False,
+        compile: bool = False,
         facts: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(
@@ -65,6 +79,14 @@ class Classification(Training):
             raise ValueError(
                 "facts: the data have no labels to tell apart; choose data that have, or LanguageModelling"
             )
+        self.mixing = Mixing(mixup, cutmix)
+        pictures = self.network.input_kind == "image"
+        for name, wanted in (("mixup", mixup), ("cutmix", cutmix), ("channels_last", channels_last)):
+            if wanted and not pictures:
+                raise ValueError(f"{name}={wanted}: is for pictures, and {network} takes {self.network.input_kind}")
+        if norm_momentum is not None:
+            set_momentum(self.network, norm_momentum)
+        self.channels_last, self.compiles = channels_last, compile
         self.labels: list[str] = list(self.hparams["facts"]["labels"])
         self.label_smoothing, self.init_from = label_smoothing, init_from
         self.train_metrics = training_metrics(len(self.labels)).clone(prefix="train/")
@@ -72,6 +94,15 @@ class Classification(Training):
             evaluation_metrics(len(self.labels)).clone(prefix=f"{stage}/") for stage in ("val", "test")
         )
         self.val_loss, self.test_loss = mean_loss(), mean_loss()
+
+    def setup(self, stage: str) -> None:
+        """Bring the convolutions into their memory format, and compile; neither changes names of weights."""
+        if self.channels_last:
+            for module in self.network.modules():
+                if isinstance(module, nn.Conv2d):
+                    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.compiles:
+            self.network.compile()
 
     def on_fit_start(self) -> None:
         """Load the weights to start from, at the beginning of a training that resumes no other.
@@ -87,12 +118,18 @@ class Classification(Training):
         if "document" in batch:
             return answer_by_document(self.network, batch)
         x, mask = self.inputs(batch)
+        if self.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
         return self.network(x) if mask is None else self.network(x, mask)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Cross entropy of a batch, with label smoothing."""
-        logits, labels = self(batch), batch["label"]
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        """Cross entropy of a batch, with label smoothing; metrics count the class that a target has most of."""
+        labels = target = batch["label"]
+        if self.mixing:
+            mixed, target = self.mixing(self.inputs(batch)[0], labels, len(self.labels))
+            batch, labels = batch | {"x": mixed}, target.argmax(-1)
+        logits = self(batch)
+        loss = F.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
         self.train_metrics.update(logits, labels)
         self.log("train/loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(labels))
         self.log_dict(self.train_metrics, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(labels))
@@ -155,3 +192,18 @@ class Classification(Training):
                 f"  data: {', '.join(self.labels)}\nGive the data it was trained with as --data.path, and images or "
                 "texts to classify as --data.predict_path."
             )
+
+
+def set_momentum(network: nn.Module, momentum: float) -> None:
+    """Let the batch norms take this part of each batch's statistics into the running ones.
+
+    Raises:
+        ValueError: no part between 0 and 1, or a network without batch norms.
+    """
+    if not 0 < momentum <= 1:
+        raise ValueError(f"norm_momentum={momentum}: expected a part above 0 and up to 1, such as 0.1")
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        raise ValueError(f"norm_momentum={momentum}: the network has no batch norms; leave it out")
+    for norm in norms:
+        norm.momentum = momentum

@@ -21,6 +21,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from tasks.averaging import WeightEMA
 from tasks.checkpoints import BestCheckpoint, LastCheckpoint, SeededSteps
 from tasks.classification import Classification
 from tasks.curves import Curves
@@ -91,6 +92,13 @@ class LambdaCLI(LightningCLI):
             default=None,
             help="Threads that torch computes with on the CPU (default: torch's choice, one per core). Small networks "
             "are often fastest with 1.",
+        )
+        parser.add_argument(
+            "--ema_decay",
+            type=float | None,
+            default=None,
+            help="Validate, test and keep an exponential moving average of the weights in their place, of this decay "
+            "per step, such as 0.9999; it grows from 0.1 at the first steps (default: no average).",
         )
         parser.add_lightning_class_args(BestCheckpoint, "best")
         parser.add_lightning_class_args(LastCheckpoint, "last")
@@ -164,6 +172,9 @@ class LambdaCLI(LightningCLI):
                 CSVLogger(output, name="csv"),
             ]
         callbacks = [*(trainer.callbacks or []), SeededSteps(self._get(self.config, "seed_everything") or 0)]
+        decay = self._get(self.config_init, "ema_decay")
+        if decay is not None and self.subcommand == "fit":
+            callbacks.append(WeightEMA(decay))
         callbacks.append(Throughput())
         if kwargs.get("logger", trainer.logger) and not trainer.fast_dev_run:
             callbacks.append(LearningRateMonitor("step"))

@@ -1,10 +1,10 @@
-"""Pictures of what a classifier gets wrong: its confusion matrix, and how far its confidence can be trusted."""
+"""Pictures of what a classifier does: its confusion matrix, how far its confidence can be trusted, its predictions."""
 
 from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 
 WRITTEN = 40  # most classes whose cells hold numbers
 NAMED = 100  # most classes whose names stand at the axes
+COLUMNS = 8  # pictures side by side on a contact sheet
+SHORTEST = 18  # characters of a line below such a picture
 LONGEST = 24  # characters of a name that are shown
 RIGHT, GAP = "#0072B2", "#D55E00"  # blue and vermilion of Okabe & Ito, for all eyes
 SHADES = LinearSegmentedColormap.from_list("shares", ["#FFFFFF", "#C6DBEF", "#6BAED6", "#2171B5", "#08306B"])
@@ -101,3 +103,55 @@ def _reliability(axes: Axes, bins: list[dict[str, Any]]) -> None:
     axes.legend(loc="upper left", title=f"calibration error {error:.3f}", **legend)
     for panel in (axes, shares):
         panel.spines[["top", "right"]].set_visible(False)
+
+
+class Shown(NamedTuple):
+    """A picture (H, W, C) of bytes on a contact sheet, its name, the likeliest class and the probability of that."""
+
+    pixels: np.ndarray
+    name: str
+    label: str
+    probability: float
+
+
+def draw_sheet(groups: dict[str, list[Shown]], path: Path) -> None:
+    """Draw pictures in rows under the title of their group, each above its class and name, as a PNG.
+
+    Args:
+        groups: pictures by title.
+        path: file to write.
+    """
+    rows = [-(-len(shown) // COLUMNS) for shown in groups.values()]
+    tile, title = 1.75, 0.45  # inches
+    heights = [title + tile * count for count in rows]
+    with mpl.rc_context({"font.size": 8}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a script that the font lacks
+        figure = Figure(figsize=(COLUMNS * 1.45, sum(heights)), dpi=120)
+        FigureCanvasAgg(figure)
+        top = sum(heights)
+        for (name, shown), height in zip(groups.items(), heights, strict=True):
+            figure.text(0.01, (top - 0.12) / sum(heights), name, va="top", fontsize=12, fontweight="bold")
+            for index, one in enumerate(shown):
+                line, column = divmod(index, COLUMNS)
+                bottom = top - title - tile * line - 1.25
+                axes = figure.add_axes(
+                    ((column + 0.07) / COLUMNS, bottom / sum(heights), 0.86 / COLUMNS, 1.25 / sum(heights))
+                )
+                _picture(axes, one)
+            top -= height
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path)
+
+
+def _picture(axes: Axes, shown: Shown) -> None:
+    grey = shown.pixels.shape[-1] == 1
+    axes.imshow(shown.pixels[..., 0] if grey else shown.pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axes.set(xticks=[], yticks=[], anchor="S")
+    axes.spines[:].set_visible(False)
+    plain: Any = {"transform": axes.transAxes, "ha": "center", "va": "top", "parse_math": False}
+    axes.text(0.5, -0.04, f"{_cut(shown.label, SHORTEST - 6)} {shown.probability:.1%}", fontweight="bold", **plain)
+    axes.text(0.5, -0.16, _cut(shown.name[::-1], SHORTEST)[::-1], fontsize=7, color="#555555", **plain)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

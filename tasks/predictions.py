@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import heapq
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +11,12 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
+from torch import Tensor
+
+from tasks.pictures import Shown, draw_sheet
 
 
 class Table(Protocol):
@@ -129,17 +134,21 @@ class PredictionFile(BasePredictionWriter):
 
     The id is the file of an image or text that has one, otherwise the number of the row. Of classification the columns
     are `id`, `prediction` (the likeliest class) and, for each class, `probability: CLASS`; of language modelling `id`,
-    `tokens`, `bytes`, `loss` (nats per token) and `bits_per_byte`.
+    `tokens`, `bytes`, `loss` (nats per token) and `bits_per_byte`. Of pictures a contact sheet is drawn beside the
+    file, as PNG, of those that the network is most and least certain of.
 
     Args:
         path: file to write, ending in .csv, .jsonl or .parquet; default: OUTPUT_DIR/predictions.csv.
+        sheet: pictures of each kind on the contact sheet; 0 for no sheet.
     """
 
-    def __init__(self, path: str | None = None) -> None:
+    def __init__(self, path: str | None = None, sheet: int = 16) -> None:
         super().__init__(write_interval="batch")
+        if sheet < 0:
+            raise ValueError(f"predictions.sheet={sheet}: expected a number of pictures, at least 0")
         if path is not None and Path(path).suffix not in WRITERS:
             raise ValueError(f"predictions.path={path!r}: unknown kind of file; expected {', '.join(WRITERS)}")
-        self.path = path
+        self.path, self.sheet = path, Sheet(sheet)
         self.count = 0
         self._writer: Writer | None = None
 
@@ -155,6 +164,7 @@ class PredictionFile(BasePredictionWriter):
         own = getattr(pl_module, "prediction_table", None)
         self._table: Table = ClassTable(pl_module.labels) if own is None else own()  # type: ignore[arg-type]
         self._writer, self.count = WRITERS[target.suffix](self._partial, self._table.columns), 0
+        self.sheet = Sheet(self.sheet.most)
 
     def write_on_batch_end(
         self,
@@ -168,6 +178,8 @@ class PredictionFile(BasePredictionWriter):
     ) -> None:
         """Write the rows of a batch."""
         self._write(self._table.rows(prediction))
+        if isinstance(self._table, ClassTable):
+            self.sheet.add(batch, prediction, self._table.labels)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the file, put it in its place and name it."""
@@ -175,6 +187,8 @@ class PredictionFile(BasePredictionWriter):
         self._close()
         self._partial.replace(self._target)
         print(f"{self.count} predictions: {self._target}")
+        if self.sheet.draw(self._target.with_suffix(".png")):
+            print(f"contact sheet: {self._target.with_suffix('.png')}")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Close what was begun."""
@@ -189,3 +203,44 @@ class PredictionFile(BasePredictionWriter):
         if self._writer is not None:
             self._writer.close()
         self._writer = None
+
+
+class Sheet:
+    """The pictures that predictions are most and least certain of, by the probability of the likeliest class.
+
+    Args:
+        most: pictures of each kind.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._certain: list[tuple[float, int, Shown]] = []  # a heap of the `most` greatest
+        self._uncertain: list[tuple[float, int, Shown]] = []
+        self._count = 0
+
+    def add(self, batch: Any, prediction: dict[str, Any], labels: list[str]) -> None:
+        """Look through a batch; one that holds no pictures is passed by."""
+        pixels = batch.get("x") if isinstance(batch, dict) else None
+        if not self.most or not isinstance(pixels, Tensor) or pixels.ndim != 4 or pixels.dtype != torch.uint8:
+            return
+        chances = prediction["probabilities"].float()
+        values, classes = (found.tolist() for found in chances.max(-1))
+        for row, (value, best) in enumerate(zip(values, classes, strict=True)):
+            self._count += 1
+            for heap, rank in ((self._certain, value), (self._uncertain, -value)):
+                if len(heap) < self.most or rank > heap[0][0]:
+                    picture = pixels[row].movedim(0, -1).cpu().numpy()
+                    shown = Shown(picture, Path(prediction["id"][row]).name, labels[best], value)
+                    entry = (rank, -self._count, shown)  # of equal ones the first
+                    (heapq.heappush if len(heap) < self.most else heapq.heapreplace)(heap, entry)
+
+    def draw(self, path: Path) -> bool:
+        """Draw, if there are pictures, and say whether there are."""
+        if not self._certain:
+            return False
+        groups = {
+            title: [shown for *_, shown in sorted(heap, reverse=True)]
+            for title, heap in (("Most certain", self._certain), ("Least certain", self._uncertain))
+        }
+        draw_sheet(groups, path)
+        return True

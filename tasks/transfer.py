@@ -12,12 +12,16 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 import lambda_seq
+from lambda_seq.layers import resize_positions
 from lambda_seq.models import Model
 from tasks.data.tokens import Tokens
 from tasks.training import described, network_for
 
 NEW = ("head.", "pool.")  # what answers a task; it learns anew
-FREE = ("num_classes", "pool", "dropout", "stochastic_depth", "position_init", "max_length", "vocab_size")
+FREE = (
+    *("num_classes", "pool", "dropout", "stochastic_depth", "position_init"),
+    *("max_length", "image_size", "vocab_size"),  # which weights show, where they depend on it
+)
 EXAMPLES = 3  # differences that an error names
 
 
@@ -33,7 +37,8 @@ class Source(NamedTuple):
 def load_weights(network: Model, path: str, facts: dict[str, Any], named: str) -> None:
     """Copy into a network the weights at `path`, all but those of the head and of the pooling in front of it.
 
-    Says how many were loaded. If the network there is another one, in the shape of a weight or an option that changes
+    Says how many were loaded. Global position tables of pictures of another size are rescaled, see
+    `layers.resize_table`. If the network there is another one, in the shape of a weight or an option that changes
     what it computes, or if its tokens mean something else, nothing is loaded.
 
     Args:
@@ -47,6 +52,8 @@ def load_weights(network: Model, path: str, facts: dict[str, Any], named: str) -
         ValueError: the file is no checkpoint, or its network is another one; says what differs.
     """
     source = read_source(path)
+    if network.input_kind == "image":
+        source = source._replace(weights=resize_positions(source.weights, network))
     own = _body(network.state_dict())
     differing = _differences(source, own, _all_options(network))
     if differing:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,10 +17,14 @@ from torch.utils.data import Dataset
 
 from tasks.data.labels import Rows, find_column
 from tasks.data.module import ClassificationData
+from tasks.data.picture_augmentation import PictureAugmentation
 
 IMAGE_NAMES = ("image", "img", "picture", "pixels")
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "F")
+CROPPED_FROM = 8 / 7  # size of pictures that are cropped to size 1: 256 pixels for 224
 SAMPLE = 500  # training images that size, channels, mean and std are measured on
+
+AUGMENTATION = 1  # tells the seed of these draws from others
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +41,15 @@ class ImageData(ClassificationData):
             off. Default: their own size if all have the same, else the median.
         crop_padding: pixels of black border for random crops of the original size while training; 0 for none.
         flip: mirror half of the images left to right while training; not for digits or letters.
+        crop_scale: least and greatest part of a picture's area that training cuts out at random and resizes to the
+            picture's size, such as [0.08, 1]; not for pictures whose borders matter.
+        read_size: height and width that training pictures are read at if crop_scale cuts parts out of them; default:
+            8/7 of their size.
+        augment: other random changes while training, "randaugment" or "trivialaugment" (without settings), by kornia on
+            the device that trains; an eighth of a batch gets the same kinds of changes.
+        augment_layers: changes that RandAugment makes one after another.
+        augment_magnitude: strength of RandAugment's changes, above 0 and below 30.
+        erasing: probability that a rectangle of a training picture is painted over with grey.
         grey: read colours as shades of grey, one channel.
         as_sequence: yield pixels in reading order, (H·W, channels), for sequence networks with stem "features".
         image_column: column of images; found by its name or type if not given.
@@ -56,6 +69,12 @@ class ImageData(ClassificationData):
         image_size: int | tuple[int, int] | None = None,
         crop_padding: int = 0,
         flip: bool = False,
+        crop_scale: tuple[float, float] | None = None,
+        read_size: int | tuple[int, int] | None = None,
+        augment: str = "none",
+        augment_layers: int = 2,
+        augment_magnitude: int = 10,
+        erasing: float = 0.0,
         grey: bool = False,
         as_sequence: bool = False,
         image_column: str | None = None,
@@ -79,10 +98,11 @@ class ImageData(ClassificationData):
         )
         if crop_padding < 0:
             raise ValueError(f"crop_padding={crop_padding}: expected a number of pixels, at least 0")
-        size = (image_size, image_size) if isinstance(image_size, int) else image_size
-        if size is not None and min(size) < 1:
-            raise ValueError(f"image_size={image_size}: expected at least one pixel")
-        self.image_size, self.image_column, self.as_sequence = size, image_column, as_sequence
+        if read_size is not None and crop_scale is None:
+            raise ValueError(f"read_size={read_size} without crop_scale: pictures are read at image_size; leave it out")
+        self.image_size, self.read_size = _size("image_size", image_size), _size("read_size", read_size)
+        self.image_column, self.as_sequence = image_column, as_sequence
+        self.augmentation = PictureAugmentation(crop_scale, augment, augment_layers, augment_magnitude, erasing)
         self.crop_padding, self.flip, self.grey = crop_padding, flip, grey
 
     @cached_property
@@ -123,8 +143,32 @@ class ImageData(ClassificationData):
     def rows_as_items(self, rows: Rows, split: str, *, training: bool = False) -> Dataset:
         """Images as bytes, (C, H, W) or (H·W, C)."""
         augment = Augmentation(self.crop_padding, self.flip, self.seed) if training else None
-        column = self._column(rows)
-        return ImageItems(rows, column, f"{split} split of path={self.path!r}", self.decoder, augment, self.as_sequence)
+        column, decoder = self._column(rows), replace(self.decoder, size=self._read_size) if training else self.decoder
+        return ImageItems(rows, column, f"{split} split of path={self.path!r}", decoder, augment, self.as_sequence)
+
+    @property
+    def _read_size(self) -> tuple[int, int]:
+        """Height and width of training pictures as they are read."""
+        height, width = self.decoder.size
+        if self.augmentation.crop_scale is None:
+            return height, width
+        return self.read_size or (round(height * CROPPED_FROM), round(width * CROPPED_FROM))
+
+    @cached_property
+    def _changes(self) -> PictureAugmentation:
+        """The augmentation, with what the mean pixel is."""
+        return replace(self.augmentation, grey=sum(self.facts["mean"]) / len(self.facts["mean"]) / 255)
+
+    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+        """Change the pictures of a training batch at random, where they are trained."""
+        if not self.augmentation or self.trainer is None or not self.trainer.training:
+            return batch
+        seed = [self.seed, self.trainer.current_epoch, self._trained(), self.trainer.global_rank, AUGMENTATION]
+        pixels = batch["x"]
+        if self.as_sequence:  # (B, h·w, C)
+            pixels = pixels.mT.unflatten(2, self._read_size)
+        pixels = self._changes(pixels, self.decoder.size, seed)  # (B, C, H, W)
+        return batch | {"x": pixels.flatten(2).mT.contiguous() if self.as_sequence else pixels}
 
     def _column(self, rows: Rows) -> str:
         return find_column(
@@ -238,6 +282,13 @@ class Augmentation:
         if self.flip and random.random() < 0.5:
             pixels = pixels[:, :, ::-1]
         return pixels
+
+
+def _size(name: str, given: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    size = (given, given) if isinstance(given, int) else given
+    if size is not None and min(size) < 1:
+        raise ValueError(f"{name}={given}: expected at least one pixel")
+    return size
 
 
 def _header(image: Image.Image) -> tuple[str, tuple[int, int]]:

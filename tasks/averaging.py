@@ -1,0 +1,54 @@
+"""An average of the weights over training, which is validated, tested and saved in their place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+
+
+class WeightEMA(WeightAveraging):
+    """Exponential moving average of weights and norms' statistics, by Lightning's `WeightAveraging`.
+
+        average ← d · average + (1 − d) · weights        d = min(decay, (1 + n) / (10 + n)) after step n
+
+    The decay grows with the steps, so that the first weights are soon forgotten. Validation, best.ckpt, the test, and
+    the model that is exported have the average; a checkpoint keeps the weights that are trained beside it, under
+    "current_model_state", and training goes on with them.
+
+    Args:
+        decay: greatest decay, from 0 to below 1; 0.9999 averages over about 10,000 steps.
+
+    Raises:
+        ValueError: a decay out of range.
+    """
+
+    def __init__(self, decay: float) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"ema_decay={decay}: expected a number from 0 to below 1, such as 0.9999")
+        self.decay = decay
+        super().__init__(multi_avg_fn=self._average)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing, as Lightning asks for a callback that has something wherever its checkpoint is loaded."""
+        return {}
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Go on with weights and average, if training does; a test after it has the average and keeps it."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            super().on_load_checkpoint(trainer, pl_module, checkpoint)
+            self._latest_update_step = checkpoint["global_step"]
+
+    @torch.no_grad()
+    def _average(self, averages: Sequence[Tensor], weights: Sequence[Tensor], count: Tensor) -> None:
+        steps = float(count)
+        share = 1 - min(self.decay, (1 + steps) / (10 + steps))
+        if averages[0].is_floating_point():
+            torch._foreach_lerp_(list(averages), list(weights), share)
+        else:  # counters
+            torch._foreach_copy_(list(averages), list(weights))

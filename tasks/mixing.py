@@ -1,0 +1,68 @@
+"""Batches whose pictures are mixed with one another, and targets that say how much of which class is in each."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+class Mixing:
+    """MixUp and CutMix of a batch of pictures, with targets in proportion; every picture draws a share of its own.
+
+        λ ~ Beta(α, α)
+        MixUp:  x' = λ x + (1 − λ) x̃                                     t' = λ t + (1 − λ) t̃
+        CutMix: x' = x with a rectangle of x̃ that covers 1 − λ of it     t' = s t + (1 − s) t̃, s what is left of x
+
+    x̃ is the picture before x in the batch, of the first one the last. A rectangle's middle lies anywhere in the
+    picture and what sticks out is cut off; targets go by what is covered. If both are on, each batch gets one of them,
+    with equal chances. Draws come from torch's own generator. H. Zhang et al., "mixup", ICLR 2018; S. Yun et al.,
+    "CutMix", ICCV 2019.
+
+    Args:
+        mixup: α of MixUp; 0 for none.
+        cutmix: α of CutMix; 0 for none.
+
+    Raises:
+        ValueError: a number below 0.
+    """
+
+    def __init__(self, mixup: float = 0.0, cutmix: float = 0.0) -> None:
+        for name, alpha in (("mixup", mixup), ("cutmix", cutmix)):
+            if not 0 <= alpha < float("inf"):
+                raise ValueError(f"{name}={alpha}: expected the α of Beta(α, α), such as 0.2, or 0 for none")
+        self.mixup, self.cutmix = mixup, cutmix
+
+    def __bool__(self) -> bool:
+        return bool(self.mixup or self.cutmix)
+
+    def __call__(
+        self, x: Float[Tensor, "B C H W"], labels: Int[Tensor, " B"], classes: int
+    ) -> tuple[Float[Tensor, "B C H W"], Float[Tensor, "B classes"]]:
+        """Mixed pictures and the share of each class in each of them; rows of the targets sum to 1."""
+        cut = bool(self.cutmix and (not self.mixup or torch.rand(()) < 0.5))
+        alpha = x.new_tensor(self.cutmix if cut else self.mixup, dtype=torch.float32)
+        share = torch.distributions.Beta(alpha, alpha).sample((len(x),))  # (B,), λ
+        other = x.roll(1, 0)
+        if cut:
+            covered = rectangles(1 - share, x.shape[2], x.shape[3])  # (B, H, W)
+            x = torch.where(covered[:, None], other, x)
+            share = 1 - covered.float().mean((1, 2))
+        else:
+            x = other.lerp(x, share.to(x.dtype)[:, None, None, None])
+        target = F.one_hot(labels, classes).float()  # (B, classes)
+        return x, target.roll(1, 0).lerp(target, share[:, None])
+
+
+def rectangles(area: Float[Tensor, " B"], height: int, width: int) -> Tensor:
+    """Masks (B, H, W) of rectangles of the picture's shape that cover these parts of it, around random middles."""
+    side = area.sqrt()
+    covered = []
+    for length in (height, width):
+        middle = torch.rand_like(area) * length  # (B,)
+        half = side * length / 2
+        places = torch.arange(length, device=area.device) + 0.5
+        covered.append((places - middle[:, None]).abs() < half[:, None])  # (B, length)
+    rows, columns = covered
+    return rows[:, :, None] & columns[:, None, :]
