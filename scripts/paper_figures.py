@@ -1,0 +1,165 @@
+"""What can be said of a network of the paper's tables: computed from shapes alone, or measured in a training step."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from measuring import Job, Step, WrongResultError
+from paper_rows import Row
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from lambda_seq.layers import LambdaLayer2d
+from lambda_seq.models import LambdaResNet, count_flops, create_model
+from lambda_seq.models.attention import AxialAttention, LinearAttention, LocalAttention, RelativeAttention
+
+BATCH = 128  # of the paper's memory column
+WARM_UP = 64  # rows and columns of the pictures that load the code
+
+
+@dataclass(frozen=True)
+class Computed:
+    """Figures of a network that need no run.
+
+    Attributes:
+        parameters: how many.
+        flops: per picture, by the paper's rule.
+        numbers: in attention maps or gathered position embeddings, at batch 128.
+        held_bytes: weights, their momentum and buffers.
+    """
+
+    parameters: int
+    flops: int
+    numbers: int
+    held_bytes: int
+
+
+def computed(row: Row) -> Computed:
+    """Figures of a row's network, from shapes alone."""
+    return _computed(row.name, json.dumps(row.options), row.size)
+
+
+@functools.cache
+def _computed(name: str, options: str, size: int) -> Computed:
+    with torch.device("meta"):
+        model = build(name, json.loads(options), size)
+    parameters, buffers = list(model.parameters()), list(model.buffers())
+    for parent in list(model.modules()):  # norms are not counted, and take most of the time
+        for child, module in parent.named_children():
+            if isinstance(module, nn.BatchNorm2d):
+                setattr(parent, child, nn.Identity())
+    return Computed(
+        sum(parameter.numel() for parameter in parameters),
+        count_flops(model, torch.empty(1, 3, size, size, device="meta")),
+        sum(map_numbers(model, size)),
+        sum(2 * one.nbytes for one in parameters) + sum(one.nbytes for one in buffers),
+    )
+
+
+def build(name: str, options: dict[str, Any], size: int) -> LambdaResNet:
+    """The network of this name; global tables of positions cover pictures of this size at least."""
+    model = create_model(name, **options)
+    assert isinstance(model, LambdaResNet)
+    if model.image_size is not None and size > min(model.image_size):
+        model = build(name, {**options, "image_size": size}, 0)
+    return model
+
+
+def map_numbers(model: LambdaResNet, size: int, batch: int = BATCH) -> Iterator[int]:
+    """Numbers in the attention maps, or gathered embeddings, of each layer; resolutions are what stages put out."""
+    seen: set[int] = set()  # tables that a stage shares count once
+    for index, stage in enumerate(model.stages):
+        side = math.ceil(size / (model.stem_stride * 2**index))
+        positions = side * side
+        for block in stage:  # type: ignore[attr-defined]
+            layer = getattr(block.mix, "layer", None)
+            if isinstance(layer, RelativeAttention):
+                yield batch * layer.heads * positions * positions
+            elif isinstance(layer, AxialAttention):
+                yield batch * layer.rows.heads * positions * 2 * side
+            elif isinstance(layer, LinearAttention):
+                yield batch * layer.dim * layer.depth
+            elif isinstance(layer, LocalAttention):
+                yield batch * layer.heads * positions * math.prod(layer.scope)
+            elif isinstance(layer, LambdaLayer2d) and layer.position is not None and id(layer.position) not in seen:
+                seen.add(id(layer.position))
+                in_scope = math.prod(layer.position((side, side)).shape[2:])
+                pairs = in_scope if layer.algorithm == "convolution" else positions * positions
+                yield layer.dim_intra * layer.dim_key * pairs
+
+
+@dataclass(frozen=True)
+class Training:
+    """Makes a training step of a network, forward, backward and SGD with momentum; called in a process of its own."""
+
+    name: str
+    options: dict[str, Any]
+    size: int
+    batch: int
+    precision: str
+    device: str
+    materialised: bool = False
+
+    def __call__(self) -> Step:
+        """The step, with everything that it needs but activations and gradients."""
+        torch.manual_seed(0)
+        with torch.device(self.device):
+            model = build(self.name, self.options, self.size).train()
+            x = torch.randn(self.batch, model.in_channels, self.size, self.size)
+            target = torch.randint(model.num_classes, (self.batch,))
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+        for weight in model.parameters():
+            optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+
+        def step() -> None:
+            kernels = sdpa_kernel(SDPBackend.MATH) if self.materialised else nullcontext()
+            half = torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16-mixed")
+            with kernels, half:
+                loss = loss_of(model(x), target)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            if not loss.isfinite():
+                raise WrongResultError(f"the loss of {self.name} is {loss.item()}")
+
+        return step
+
+
+def loss_of(output: torch.Tensor | list[torch.Tensor], target: torch.Tensor) -> torch.Tensor:
+    """Cross entropy of logits, or a stand-in that reaches all maps of a backbone."""
+    if isinstance(output, list):
+        return torch.stack([one.float().square().mean() for one in output]).sum()
+    return F.cross_entropy(output.float(), target)
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """One step with small pictures: it loads code that is no part of a measurement."""
+
+    training: Training
+
+    def __call__(self) -> None:
+        """Take the step."""
+        size = min(WARM_UP, self.training.size)
+        Training(**{**vars(self.training), "size": size})()()
+
+
+def job(key: dict[str, Any]) -> Job:
+    """What measures the record of this key."""
+    names = ("name", "options", "size", "batch", "precision", "device", "materialised")
+    training = Training(**{name: key[name] for name in names})
+    return Job(training, WarmUp(training))
+
+
+def held_bytes(row: Row, size: int, batch: int) -> int:
+    """What a training step keeps beside activations and gradients: weights, momentum, buffers, pictures."""
+    at_size = Row(row.label, row.name, row.options, size)
+    return computed(at_size).held_bytes + 4 * batch * 3 * size * size
