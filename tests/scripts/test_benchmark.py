@@ -286,7 +286,10 @@ def test_plan_command(tmp_path):
 @pytest.mark.slow
 def test_ctrl_c_keeps_what_was_measured(tmp_path):
     command = [sys.executable, "scripts/benchmark.py", "--lengths", "64", *TINY, "--out", str(tmp_path)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    # A shell's background commands ignore SIGINT, and those they start do, too
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True, "preexec_fn": heard}
+    process = subprocess.Popen(command, cwd=ROOT, **options)
     deadline = time.monotonic() + 120
     while not (tmp_path / "layers.json").exists() and time.monotonic() < deadline:
         time.sleep(0.1)

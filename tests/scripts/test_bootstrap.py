@@ -140,7 +140,7 @@ def test_check_goes_on_after_a_failure(monkeypatch):
     monkeypatch.setattr(check, "run", lambda python, *what: ran.append(what) or what[0] == "mypy")
     with pytest.raises(SystemExit, match="failed: mypy"):
         check.main(["-m", "not slow"])
-    assert ran[-1] == ("pytest", "-m", "not slow")
+    assert ran[-1] == ("pytest", *check.PARALLEL, "-m", "not slow")  # which an own -n, behind, overrides
     assert len(ran) == 4
 
 
