@@ -98,6 +98,7 @@ def plot_curves(file: Path, title: str, y_label: str, series: Sequence[Series]) 
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator
 
     series = [line for line in series if line.points]
     if not series:
@@ -116,6 +117,10 @@ def plot_curves(file: Path, title: str, y_label: str, series: Sequence[Series]) 
     axes.set_title(title, loc="left", fontsize=12)
     lengths = sorted({point[0] for line in series for point in line.points})
     axes.set_xticks(lengths, [f"{int(length):,}" for length in lengths], rotation=30 if len(lengths) > 6 else 0)
+    heights = [point[1] for line in series for point in line.points]
+    if max(heights) < 30 * min(heights):  # too little for powers of ten, and nearly level lines should look so
+        axes.set_ylim(min(heights) / 2, max(heights) * 2)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.minorticks_off()
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
     axes.grid(alpha=0.3)
