@@ -242,6 +242,9 @@ class AxialAttention(nn.Module):
         return rearrange(x, "(b x) c y -> b c y x", b=batch)
 
 
+SMALL = 4  # pictures of so many windows' pixels are attended to whole: measured on a CPU
+
+
 class LocalAttention(Attention):
     """Stand-alone self-attention: each pixel attends to the window of R × R pixels around it.
 
@@ -280,8 +283,34 @@ class LocalAttention(Attention):
             raise ValueError(f"x has shape {tuple(x.shape)}: expected (B, C, H, W) with C = dim={self.dim}")
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Float[Tensor, "B h H W d"]:
-        """Time n · R² · C; a window's row at a time, so that only logits are kept for all of it."""
+        """Time n · R² · C; small pictures whole, n² · C in matrix products, which take less there."""
         query = query * self.depth**-0.5
+        small = math.prod(query.shape[2:4]) <= SMALL * math.prod(self.scope)
+        return self._whole(query, key, value) if small else self._by_windows(query, key, value)
+
+    def _whole(self, query: Tensor, key: Tensor, value: Tensor) -> Float[Tensor, "B h H W d"]:
+        """By the logits of all pairs of pixels."""
+        by_row, by_column = query.chunk(2, -1)
+        rows = self._pairs(by_row, self.row, 2)[..., :, None]  # (B, h, H, W, H, 1)
+        columns = self._pairs(by_column, self.column, 3)[..., None, :]
+        size = query.shape[2:4]
+        query, key, value = (part.flatten(2, 3) for part in (query, key, value))  # (B, h, n, d)
+        logits = (query @ key.mT).unflatten(3, size).unflatten(2, size) + rows + columns  # (B, h, H, W, H, W)
+        weights = logits.flatten(4).flatten(2, 3).softmax(-1)  # (B, h, n, n)
+        return (weights.to(value.dtype) @ value).unflatten(2, size)
+
+    def _pairs(self, query: Tensor, table: Tensor, axis: int) -> Float[Tensor, "B h H W M"]:
+        """Logits of the offsets to all places along an axis, −∞ where they lead out of the window."""
+        reach, length = table.shape[0] // 2, query.shape[axis]
+        place = torch.arange(length, device=query.device)
+        offset = place[None] - place[:, None]  # (N, M), m − n
+        gathered = table.to(query.dtype)[offset.clamp(-reach, reach) + reach]  # (N, M, d / 2)
+        logits = torch.einsum("bhn...d,nmd->bhn...m", query.movedim(axis, 2), gathered).movedim(2, axis)
+        outside = (offset.abs() > reach).view(*[length if other == axis else 1 for other in range(4)], length)
+        return logits.masked_fill(outside, -torch.inf)
+
+    def _by_windows(self, query: Tensor, key: Tensor, value: Tensor) -> Float[Tensor, "B h H W d"]:
+        """A window's row at a time, so that only logits are kept for all of it."""
         by_row, by_column = query.chunk(2, -1)
         rows = self._positions(by_row, self.row, 2)  # (B, h, H, W, R)
         columns = self._positions(by_column, self.column, 3)

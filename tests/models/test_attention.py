@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lambda_seq.models import attention
 from lambda_seq.models.attention import Attention, AxialAttention, LinearAttention, LocalAttention, RelativeAttention
 
 DIM, SIZES = 12, [(1, 1), (5, 7), (6, 3), (1, 9)]
@@ -70,6 +71,19 @@ LAYERS = {
 def build(kind, size=(5, 7), heads=3, dtype=torch.float64):
     torch.manual_seed(0)
     return LAYERS[kind][0](heads, size).to(dtype)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_local_attention_is_the_same_by_windows(size, monkeypatch):
+    layer, x = build("local", size), torch.randn(2, DIM, *size, dtype=torch.float64, requires_grad=True)
+    grad, found = torch.randn_like(x), []
+    for small in (0, 10**9):
+        monkeypatch.setattr(attention, "SMALL", small)
+        output = layer(x)
+        found.append([output, *torch.autograd.grad(output, [x, *layer.parameters()], grad)])
+    torch.testing.assert_close(*found, rtol=1e-10, atol=1e-10)
+    monkeypatch.setattr(attention, "SMALL", 0)
+    torch.testing.assert_close(layer(x), naive_local(layer, x), rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
