@@ -14,7 +14,7 @@ import signal
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from typing import Any, Literal
@@ -26,6 +26,9 @@ Step = Callable[[], object]
 Status = Literal[
     "measured", "predicted", "out of memory", "out of time", "wrong result", "not installed", "failed", "not run"
 ]
+
+# What torch and its libraries say when they get no memory
+NO_MEMORY = ("not enough memory", "allocate", "bad_alloc", "could not create a memory", "nsufficient memory")
 
 
 class WrongResultError(Exception):
@@ -103,9 +106,17 @@ class Outcome:
     value: Any = None
 
 
-def in_fresh_process(function: Callable[..., Any], *arguments: Any, limits: Limits) -> Outcome:
-    """Run an importable function in a new Python, with the threads and within the deadline of `limits`."""
-    context = multiprocessing.get_context("spawn")
+def in_fresh_process(
+    function: Callable[..., Any], *arguments: Any, limits: Limits, preload: Sequence[str] = ()
+) -> Outcome:
+    """Run an importable function in a new Python, with the threads and within the deadline of `limits`.
+
+    With names of modules to preload, always the same ones, it is a copy of a process that has loaded them and computed
+    nothing, which starts in a fraction of the time.
+    """
+    context = multiprocessing.get_context("forkserver" if preload else "spawn")
+    if preload:
+        context.set_forkserver_preload(list(preload))
     receive, send = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(send, limits.threads, function, arguments), daemon=True)
     process.start()
@@ -140,7 +151,7 @@ def _child(send: Connection, threads: int, function: Callable[..., Any], argumen
     except (MemoryError, torch.OutOfMemoryError) as error:
         outcome = Outcome("out of memory", _first_line(error))
     except Exception as error:
-        refused = isinstance(error, RuntimeError) and ("not enough memory" in str(error) or "allocate" in str(error))
+        refused = isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
         outcome = Outcome("out of memory" if refused else "failed", f"{type(error).__name__}: {_first_line(error)}")
     send.send(outcome)
 

@@ -129,9 +129,27 @@ def prepare_layer(build: Build, case: Case) -> Step:
     return step
 
 
-def verify_layer(build: Build, twin: Twin, variants: Variants, case: Case) -> None:
-    """Compare output and gradients with the twin's, at a small size of the same configuration."""
-    most = CHECKED[len(case.size)]
+def verify_layer(
+    build: Build,
+    twin: Twin,
+    variants: Variants,
+    case: Case,
+    *,
+    most: int | None = None,
+    tolerance: float | None = None,
+    least: float = 1e-30,
+) -> None:
+    """Compare output and gradients with the twin's, at a small size of the same configuration.
+
+    Args:
+        build, twin, variants: of the method.
+        case: its sizes.
+        most: positions per dimension; None for CHECKED.
+        tolerance: largest relative error; None for that of TOLERANCES.
+        least: norm below which errors are relative to this, for gradients that are zero but for rounding.
+    """
+    most = CHECKED[len(case.size)] if most is None else most
+    allowed = TOLERANCES[case.dtype] if tolerance is None else tolerance
     small = replace(case, size=tuple(min(length, most) for length in case.size), batch=min(case.batch, 2))
     layer = new_layer(build, small)
     x, grad = new_inputs(small)
@@ -140,11 +158,9 @@ def verify_layer(build: Build, twin: Twin, variants: Variants, case: Case) -> No
         found = _results(candidate, x, grad)
         for name in sorted(found.keys() & expected.keys()):
             difference = torch.linalg.vector_norm(found[name] - expected[name])
-            error = float(difference / torch.linalg.vector_norm(expected[name]).clamp_min(1e-30))
-            if not error <= TOLERANCES[case.dtype]:  # NaN is wrong too
-                raise WrongResultError(
-                    f"{name} is off by {error:.1e} relative to float64, {TOLERANCES[case.dtype]:.0e} is allowed"
-                )
+            error = float(difference / torch.linalg.vector_norm(expected[name]).clamp_min(least))
+            if not error <= allowed:  # NaN is wrong too
+                raise WrongResultError(f"{name} is off by {error:.1e} relative to float64, {allowed:.0e} is allowed")
 
 
 def _results(layer: nn.Module, x: Tensor, grad: Tensor) -> dict[str, Tensor]:
