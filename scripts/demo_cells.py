@@ -16,7 +16,7 @@ from demo_decode import DECODERS, step_of_decoder, verify_decoder
 from demo_encoder import step_of_encoder, step_of_layer, verify_in_encoder, verify_in_layer
 from demo_methods import METHODS
 from machine import Peak, budget, give_back_freed, timed
-from measuring import Limits, Step, in_fresh_process
+from measuring import Limits, Outcome, Step, in_fresh_process
 from methods import Case
 from recording import Record
 
@@ -104,13 +104,16 @@ def measure(key: Record, patience: Patience, limits: Limits) -> Record:
     """Peak memory and time of a cell, or why there are none, in a process of its own under the budget of `limits`."""
     limits = replace(limits, deadline=limits.deadline + patience.limit)
     outcome = in_fresh_process(measure_here, key, patience, limits.budget, limits=limits, preload=PRELOAD)
-    status, message = str(outcome.status), outcome.message
-    if status == "failed" and signal.SIGALRM.name in message:
-        status, message = "too slow", f"one step not done after {patience.limit:g} s"
-    elif status == "out of time":
-        status = "too slow"
+    status, message = how_it_ended(outcome, f"one step not done after {patience.limit:g} s")
     numbers = {"seconds": None, "peak_bytes": None, "repeats": 0, **(outcome.value or {})}
     return {"status": status, "message": message, **numbers, "budget": limits.budget, "limit": patience.limit}
+
+
+def how_it_ended(outcome: Outcome, too_slow: str) -> tuple[str, str]:
+    """Status and message of a process that `at_most` may have ended."""
+    if outcome.status == "failed" and signal.SIGALRM.name in outcome.message:
+        return "too slow", too_slow
+    return ("too slow" if outcome.status == "out of time" else outcome.status), outcome.message
 
 
 def measure_here(key: Record, patience: Patience, size: int) -> Record:

@@ -164,7 +164,8 @@ class OursDecoder(nn.Module):
         """The state after `count` positions."""
         x = self.layer.project.weight.new_empty(batch, min(count, 8), self.layer.dim).normal_()
         _, state = self.layer.step(x, self.empty(batch))
-        reach = 0 if self.layer.position is None or state.sums is not None else self.layer.position.reach
+        position: Any = self.layer.position
+        reach = 0 if position is None or state.sums is not None else position.reach
         shape = (batch, 1, min(count, reach), self.layer.dim_value)
         return replace(state, seen=count, values=state.values.new_empty(shape).normal_())
 
@@ -174,7 +175,7 @@ class OursDecoder(nn.Module):
 
     def whole(self, x: Tensor) -> Tensor:
         """The causal layer by the definition."""
-        return peers.ours_by("naive", self.layer, Case((1,)))(x)  # type: ignore[arg-type]
+        return peers.ours_by("naive", self.layer, Case((1,)))(x)
 
 
 class Published(NamedTuple):
@@ -204,7 +205,8 @@ class PublishedDecoder(OursDecoder):
 
     def forward(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         """(B, dim), state -> (B, dim), state."""
-        layer, (values, seen, total, sums) = self.layer, state
+        layer: Any = self.layer
+        values, seen, total, sums = state
         query, value, key = layer.project(x).split(layer.parts, -1)
         query = layer.norm_query(query).unflatten(-1, (layer.heads, -1))  # (B, H, K)
         values[:, seen] = value = layer.norm_value(value)

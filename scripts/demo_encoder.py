@@ -51,9 +51,10 @@ class Body(nn.Module):
         return self.norm(self.blocks(x.flatten(2).mT)).mT.unflatten(2, x.shape[2:])
 
 
-def encoder(name: str, case: Case) -> LambdaEncoder:
+def encoder(name: str, case: Case, **options: Any) -> LambdaEncoder:
     """An encoder of bytes, with this layer in its blocks; all else is equal, but norms of lambdas."""
-    model = LambdaEncoder(num_classes=CLASSES, dim=case.dim, depth=DEPTH, heads=case.heads, position=False)
+    chosen = {"num_classes": CLASSES, "depth": DEPTH, **options}
+    model = LambdaEncoder(dim=case.dim, heads=case.heads, position=False, **chosen)
     lambdas = METHODS[name].ours or name == "published"
     for block in model.blocks:
         out = block.mixing.out

@@ -174,7 +174,7 @@ def _draw_line(axes: Any, line: Line, high: int, top: float) -> tuple[float, flo
     factor = y[-1] / line.expected(x[-1])
     steps = max(1, round(8 * math.log2(high / x[-1])))
     further = [x[-1] * (high / x[-1]) ** (step / steps) for step in range(steps + 1)]
-    dashed = [(n, factor * line.expected(n)) for n in further]  # type: ignore[arg-type]
+    dashed = [(n, factor * line.expected(n)) for n in further]
     inside = [point for point in dashed if point[1] <= top]
     if len(inside) > 1:
         axes.plot(*zip(*inside, strict=True), color=colour, linewidth=width * 0.7, linestyle=(0, (3, 2)), zorder=2)

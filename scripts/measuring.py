@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, SpawnContext
 from typing import Any, Literal
 
 import torch
@@ -114,7 +115,9 @@ def in_fresh_process(
     With names of modules to preload, always the same ones, it is a copy of a process that has loaded them and computed
     nothing, which starts in a fraction of the time.
     """
-    context = multiprocessing.get_context("forkserver" if preload else "spawn")
+    context: SpawnContext | ForkServerContext = (
+        multiprocessing.get_context("forkserver") if preload else multiprocessing.get_context("spawn")
+    )
     if preload:
         context.set_forkserver_preload(list(preload))
     receive, send = context.Pipe(duplex=False)

@@ -1,0 +1,55 @@
+"""The comparison of lengths, on generated texts."""
+
+import json
+import subprocess
+
+import compare_lengths
+import pytest
+
+CONFIG = """
+data: {class_path: TextData, init_args: {batch_size: 4, validation_fraction: 0.25}}
+model:
+  class_path: Classification
+  init_args:
+    network: lambda_encoder
+    options: {dim: 8, depth: 1, heads: 2, scope: 3}
+trainer: {max_epochs: 2, enable_progress_bar: false, enable_model_summary: false, log_every_n_steps: 1}
+"""
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """Arguments of a small comparison in a folder of its own."""
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "texts").mkdir()
+    for split, count in (("train", 16), ("test", 4)):
+        lines = [json.dumps({"text": "ab"[row % 2] * (20 + row), "label": "ab"[row % 2]}) for row in range(count)]
+        (tmp_path / "texts" / f"{split}.jsonl").write_text("\n".join(lines))
+    (tmp_path / "small.yaml").write_text(CONFIG)
+    return [
+        *("--config", str(tmp_path / "small.yaml"), "--path", str(tmp_path / "texts"), "--lengths", "16", "8"),
+        *("--out", str(tmp_path / "results"), "--work", str(tmp_path / "work")),
+    ]
+
+
+def test_compares_and_goes_on(command, tmp_path, capfd, monkeypatch):
+    assert compare_lengths.main([*command, "--seeds", "0", "1"]) == 0
+    records = json.loads((tmp_path / "results" / "lengths_small.json").read_text())["records"]
+    assert [(one["key"]["length"], one["key"]["seed"]) for one in records] == [(8, 0), (16, 0), (8, 1), (16, 1)]
+    assert all(one["epochs"] == 2 and 0 <= one["test_accuracy"] <= 1 for one in records)
+    table = (tmp_path / "results" / "lengths_small.md").read_text()
+    assert "| 8 |" in table
+    assert "±" in table
+    assert (tmp_path / "results" / "lengths_small.png").read_bytes().startswith(b"\x89PNG")
+    for length in (8, 16):  # what was trained is what the table says
+        (folder,) = (tmp_path / "work" / "small").glob(f"{length}-0-*")
+        assert f"max_length: {length}\n" in (folder / "config.yaml").read_text()
+
+    monkeypatch.setattr(subprocess, "run", lambda *given, **options: pytest.fail("trained again"))
+    assert compare_lengths.main(command) == 0
+    assert "small: accuracy by length" in capfd.readouterr().out
+
+
+def test_a_failed_training_is_named(command, capfd):
+    assert compare_lengths.main([*command, "--", "--trainer.max_epochs=none_such"]) == 1
+    assert "8, seed 0: failed" in capfd.readouterr().out

@@ -1,0 +1,78 @@
+"""Needle retrieval by each method."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import needle_demo
+import numpy as np
+import pytest
+import torch
+from demo_methods import METHODS
+from measuring import Limits
+
+from tasks.data.recall import Recall
+
+ROOT = Path(__file__).parents[2]
+NAMES = [name for name, method in METHODS.items() if 1 in method.dims]
+
+
+def key(method, length=64, seconds=30.0, budget=2**30, **changes):
+    fixed = {"dim": 16, "scope": 15, "seed": 0, "device": "cpu", "dtype": "float32"}
+    return {"method": method, "length": length, "seconds": seconds, "budget": budget, **fixed, **changes}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_method_trains_at_any_length(name):
+    found = needle_demo.train_and_test(key(name, 96, seconds=0.3))
+    assert found["steps"] >= 1
+    assert found["trained_length"] >= needle_demo.FIRST_LENGTH
+    assert 0 <= found["accuracy"] <= 1
+    assert found["tested"] >= 2
+
+
+def test_a_needle_is_found_by_content_lambdas_and_not_beyond_a_window():
+    found = needle_demo.train_and_test(key("content", 256, seconds=12.0, dim=32))
+    assert found["accuracy"] > 0.8
+    found = needle_demo.train_and_test(key("local-attention", 256, seconds=4.0, scope=7))
+    assert found["accuracy"] < 0.5
+
+
+def test_sequences_have_one_key_and_many_values():
+    task = Recall(500, pairs=1, keys=1, values=needle_demo.VALUES, noise=1, distractors=0.5)
+    x, label = needle_demo.batch(task, 3, np.random.default_rng(0), "cpu")
+    assert x.shape == (3, 500)
+    for sequence, value in zip(x.tolist(), label.tolist(), strict=True):
+        assert sequence[:-2].count(2) == 1
+        assert sequence[sequence.index(2) + 1] == 3 + value
+        assert 180 < sum(3 <= token < 3 + needle_demo.VALUES for token in sequence) < 320
+
+
+def test_out_of_memory_and_too_slow_are_reached():
+    limits = Limits(2**26, 120, threads=1)
+    found = needle_demo.measure(key("materialised", 4096, budget=2**26), limits)
+    assert (found["status"], found["accuracy"]) == ("out of memory", None)
+    found = needle_demo.measure(key("fused", 4096, seconds=0.01), limits)
+    assert (found["status"], found["accuracy"]) == ("too slow", None)
+
+
+def test_the_command_leaves_files_and_goes_on(tmp_path):
+    command = [sys.executable, "scripts/needle_demo.py", "--out", str(tmp_path), "--threads", "1", "--seconds", "0.5"]
+    command += ["--lengths", "64", "128", "--dim", "16", "--methods", "content", "fused", "--resume"]
+    for _ in range(2):
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr + done.stdout
+        records = json.loads((tmp_path / "needle_demo.json").read_text())["records"]
+        assert len(records) == 4
+        assert {record["status"] for record in records} == {"measured"}
+    assert "| ours, content only |" in (tmp_path / "needle_demo.md").read_text()
+    assert (tmp_path / "needle_demo.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_bad_options():
+    with pytest.raises(SystemExit, match="--lengths 8: expected at least 64"):
+        needle_demo.main(["--lengths", "8"])
+    if not torch.cuda.is_available():
+        with pytest.raises(SystemExit, match="--device cpu"):
+            needle_demo.main(["--device", "cuda"])
