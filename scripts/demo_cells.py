@@ -6,7 +6,7 @@ import gc
 import itertools
 import math
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
@@ -60,9 +60,9 @@ class Section:
 
 
 SECTIONS = {
-    "layer": Section("A training step of one layer", step_of_layer, verify_in_layer, 0.55),
-    "decode": Section("One more token of one layer", step_of_decoder, verify_decoder, 0.15, decoding=True),
-    "encoder": Section("A training step of a whole encoder", step_of_encoder, verify_in_encoder, 0.3),
+    "layer": Section("A training step of one layer", step_of_layer, verify_in_layer, 0.7),
+    "decode": Section("One more token of one layer", step_of_decoder, verify_decoder, 0.1, decoding=True),
+    "encoder": Section("A training step of a whole encoder", step_of_encoder, verify_in_encoder, 0.2),
 }
 
 
@@ -122,6 +122,7 @@ def measure_here(key: Record, patience: Patience, size: int) -> Record:
     The peak counts all that the process takes beyond Python, torch and loaded code: weights, inputs and one step; the
     budget is for the same. Freed memory goes back to the system at once while it is measured.
     """
+    gc.freeze()  # what is loaded is not garbage; looking through it three times would take longer than most steps
     prepare, case = SECTIONS[key["section"]].step, case_of(key)
     short = replace(case, size=tuple(min(length, 16) for length in case.size))
     warm = prepare(key["method"], short)
@@ -157,19 +158,24 @@ def at_most(seconds: float) -> Iterator[None]:
 # Which lengths
 
 
-def to_try(records: Sequence[Record], positions: int, budget: int, growth: Sequence[str], patience: Patience) -> bool:
+def to_try(
+    records: Sequence[Record], positions: int, budget: int, growth: Mapping[str, Sequence[str]], patience: Patience
+) -> bool:
     """Whether a method should be tried at a length, after what its shorter ones have come to.
 
-    Not after a failure. After a step that took too long only if the length should not fit into the budget, which is
-    then seen.
+    Not after a failure. After a step that took too long, or if this one is predicted to take half as long again as
+    allowed, only if the length should not fit into the budget, which is then seen.
     """
     shorter = [record for record in records if positions_of(record) < positions]
     if any(record["status"] in FAILED for record in shorter):
         return False
-    if not any(record["status"] == "too slow" for record in shorter):
+    found = {quantity: points(shorter, quantity) for quantity in growth}
+    bytes_, time = (predictor(found[quantity], growth[quantity]) for quantity in ("peak_bytes", "seconds"))
+    if bytes_ is not None and bytes_(positions) > budget:
         return True
-    expected = predictor(points(shorter, "peak_bytes"), growth)
-    return expected is not None and expected(positions) > budget
+    if any(record["status"] == "too slow" for record in shorter):
+        return False
+    return time is None or time(positions) < 1.5 * patience.limit
 
 
 # Predictions

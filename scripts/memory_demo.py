@@ -145,7 +145,7 @@ def run(options: argparse.Namespace, recorder: Recorder, shown: Results, until: 
                 key = {**longest, "method": name, "size": list(lengths)}
                 if recorder.find(key) or time.monotonic() > end:
                     continue
-                growth = SECTIONS[section].growth(name, "peak_bytes")
+                growth = {one: SECTIONS[section].growth(name, one) for one in QUANTITIES}
                 if to_try(shown.cells(section, name), math.prod(lengths), options.budget, growth, patience):
                     shown.current = (
                         f"{SECTIONS[section].title}: {SECTIONS[section].label(name)} at {size_text(lengths)}, "

@@ -121,14 +121,19 @@ def test_a_long_step_is_too_slow():
 
 def test_which_lengths_are_tried():
     patience = cells.Patience(1, 0)
-    found = [record("layer", "fused", 2**power, peak_bytes=4**power, seconds=1.0) for power in (3, 4, 5)]
-    ask = partial(cells.to_try, growth=demo_methods.SQUARE, patience=patience)
+    found = [record("layer", "fused", 2**power, peak_bytes=4**power, seconds=1e-9) for power in (3, 4, 5)]
+    growth = {"peak_bytes": demo_methods.SQUARE, "seconds": demo_methods.SQUARE}
+    ask = partial(cells.to_try, growth=growth, patience=patience)
     assert ask(found, 64, 10**9)
     slow = [*found, record("layer", "fused", 64, "too slow")]
     assert not ask(slow, 128, 10**9)  # it would fit, and takes even longer
     assert ask(slow, 128, 100 * 100)  # it should not fit: seen by trying
     assert not ask([*slow, record("layer", "fused", 128, "out of memory")], 256, 100)
     assert not ask([record("layer", "fused", 64, "too slow")], 128, 1)  # nothing is known
+    late = [{**one, "seconds": 1e-3 * one["peak_bytes"]} for one in found]  # 1 s for 32, 4 s for 64
+    assert ask(late[:2], 32, 10**9)
+    assert not ask(late, 64, 10**9)  # predicted to take too long
+    assert ask(late, 64, 64 * 60)
 
 
 # Predictions
