@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import needle_demo
@@ -23,6 +24,13 @@ def key(method, length=64, seconds=30.0, budget=2**30, **changes):
     return {"method": method, "length": length, "seconds": seconds, "budget": budget, **fixed, **changes}
 
 
+@pytest.fixture
+def patient(monkeypatch):
+    """In this process no step may be too slow: its end would be the tests' end."""
+    monkeypatch.setattr(needle_demo, "at_most", lambda seconds: nullcontext())
+
+
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("name", NAMES)
 def test_each_method_trains_at_any_length(name):
     found = needle_demo.train_and_test(key(name, 96, seconds=0.3))
@@ -32,6 +40,7 @@ def test_each_method_trains_at_any_length(name):
     assert found["tested"] >= 2
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_needle_is_found_by_content_lambdas_and_not_beyond_a_window():
     found = needle_demo.train_and_test(key("content", 256, seconds=12.0, dim=32))
     assert found["accuracy"] > 0.8
@@ -58,7 +67,7 @@ def test_out_of_memory_and_too_slow_are_reached():
 
 
 def test_the_command_leaves_files_and_goes_on(tmp_path):
-    command = [sys.executable, "scripts/needle_demo.py", "--out", str(tmp_path), "--threads", "1", "--seconds", "0.5"]
+    command = [sys.executable, "scripts/needle_demo.py", "--out", str(tmp_path), "--threads", "1", "--seconds", "3"]
     command += ["--lengths", "64", "128", "--dim", "16", "--methods", "content", "fused", "--resume"]
     for _ in range(2):
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
