@@ -269,16 +269,19 @@ def check_files(folder, stem, sections):
     return whole["records"], rows
 
 
+@pytest.mark.slow
 def test_the_command_reaches_the_budget_and_leaves_files(tmp_path):
     methods = ("--methods", "materialised", "fused", "local", "published")
     lengths = ("--lengths", "256", "512", "1024", "2048")
     done = run(*TINY, *methods, *lengths, "--budget", "24MiB", "--repeat", "0", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr + done.stdout
     records, rows = check_files(tmp_path, "memory_demo", ["layer", "decode", "encoder"])
-    status = {(one["key"]["section"], one["key"]["method"], one["key"]["size"][0]): one["status"] for one in records}
-    assert status["layer", "materialised", 2048] == status["layer", "published", 2048] == "out of memory"
-    assert status["encoder", "published", 1024] == "out of memory"
-    assert status["layer", "fused", 2048] == status["layer", "local", 2048] == "measured"
+    found = [one for one in records if "check" not in one["key"]]
+    status = {(one["key"]["section"], one["key"]["method"], one["key"]["size"][0]): one["status"] for one in found}
+    for section in ("layer", "encoder"):
+        out = {name: n for (where, name, n), what in status.items() if (where, what) == (section, "out of memory")}
+        assert out == {"materialised": 1024, "published": 512}  # maps of 16 MiB each; embeddings of 16 MiB
+        assert status[section, "fused", 2048] == status[section, "local", 2048] == "measured"
     assert status["decode", "materialised", 2048] == "measured"
     after = [row for row in rows if (row["section"], row["method"], row["size"]) == ("encoder", "published", "2048")]
     assert [row["status"] for row in after] == ["predicted"]
@@ -287,6 +290,7 @@ def test_the_command_reaches_the_budget_and_leaves_files(tmp_path):
     assert "| published lambda |" in (tmp_path / "memory_demo.md").read_text()
 
 
+@pytest.mark.slow
 def test_images(tmp_path):
     done = run("--dims", "2", *TINY, "--lengths", "8", "12", "--sections", "layer", "encoder", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr + done.stdout
@@ -295,6 +299,7 @@ def test_images(tmp_path):
     assert {one["status"] for one in records} == {"measured"}
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on(tmp_path):
     options = (*TINY, "--sections", "layer", "--methods", "content", "fused", "--out", str(tmp_path))
     command = [sys.executable, "scripts/memory_demo.py", *options, "--total", "500"]

@@ -58,6 +58,7 @@ def test_sequences_have_one_key_and_many_values():
         assert 180 < sum(3 <= token < 3 + needle_demo.VALUES for token in sequence) < 320
 
 
+@pytest.mark.slow
 def test_out_of_memory_and_too_slow_are_reached():
     limits = Limits(2**26, 120, threads=1)
     found = needle_demo.measure(key("materialised", 4096, budget=2**26), limits)
@@ -66,6 +67,7 @@ def test_out_of_memory_and_too_slow_are_reached():
     assert (found["status"], found["accuracy"]) == ("too slow", None)
 
 
+@pytest.mark.slow
 def test_the_command_leaves_files_and_goes_on(tmp_path):
     command = [sys.executable, "scripts/needle_demo.py", "--out", str(tmp_path), "--threads", "1", "--seconds", "3"]
     command += ["--lengths", "64", "128", "--dim", "16", "--methods", "content", "fused", "--resume"]
