@@ -73,7 +73,7 @@ def report(recorder: Recorder, options: argparse.Namespace, recipe: str, failed:
     notes = [
         "FLOPs are twice the multiply-adds of a picture forward, by the rule of `lambda_seq.models.count_flops`. "
         "Time is of an epoch of training with its validation. Accuracies of several seeds are their mean, ± half of "
-        "their range; the checkpoint that is tested is the one best on the validation split.",
+        "their range, of the checkpoint that the configuration calls best.",
         *failed,
     ]
     show([Table(f"{options.config.stem}: mixers compared", columns, rows)], notes, recorder)

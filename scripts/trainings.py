@@ -6,6 +6,7 @@ A comparison that was interrupted goes on where it was, in the middle of an epoc
 from __future__ import annotations
 
 import argparse
+import csv
 import hashlib
 import json
 import os
@@ -113,7 +114,8 @@ def fit_command(
 
 
 def measured(folder: Path) -> tuple[Record, Model, Record]:
-    """What a training has left: accuracies, parameters, seconds per epoch with its validation; network; sizes."""
+    """What a training has left: accuracies of the checkpoint it calls best, parameters, seconds per epoch with its
+    validation; the network; its sizes."""
     tested = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     last, best = (
         torch.load(folder / "checkpoints" / f"{name}.ckpt", map_location="cpu", weights_only=True)
@@ -122,10 +124,14 @@ def measured(folder: Path) -> tuple[Record, Model, Record]:
     hparams = last["hyper_parameters"]
     network = network_for(hparams["network"], hparams["options"], hparams["facts"])
     timers = [state for name, state in last["callbacks"].items() if name.startswith("Timer")]
-    kept = next(state for name, state in best["callbacks"].items() if name.startswith("BestCheckpoint"))
+    scores: dict[int, float] = {}
+    for file in sorted((folder / "csv").glob("*/metrics.csv")):
+        with file.open(newline="", encoding="utf-8") as stream:
+            rows = csv.DictReader(stream)
+            scores |= {int(row["epoch"]): float(row["val/accuracy"]) for row in rows if row.get("val/accuracy")}
     found = {
         "test_accuracy": tested["test/accuracy"],
-        "validation_accuracy": float(kept["best_model_score"]),
+        "validation_accuracy": scores[best["epoch"]],
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "epochs": last["epoch"] + 1,
         "seconds_per_epoch": timers[0]["time_elapsed"]["train"] / (last["epoch"] + 1),

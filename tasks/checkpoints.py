@@ -17,8 +17,8 @@ class BestCheckpoint(ModelCheckpoint):
     """Keeps the checkpoint with the best validation metric, as best.ckpt.
 
     Args:
-        monitor: metric that decides, such as val/accuracy, val/f1 or val/loss; default: what the model says, as
-            val/accuracy of classification.
+        monitor: metric that decides, such as val/accuracy, val/f1 or val/loss, or "epoch" for the last one; default:
+            what the model says, as val/accuracy of classification.
         mode: whether a greater ("max") or a smaller ("min") value is better; default: "min" for losses and errors.
         dirpath: folder; default: OUTPUT_DIR/checkpoints.
     """
