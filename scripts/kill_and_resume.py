@@ -1,0 +1,204 @@
+"""Kill a training again and again, resume it each time, and see that it ends as if nothing had happened.
+
+    python scripts/kill_and_resume.py --kills 20 --out scripts/results/kill_and_resume
+
+The same small training runs twice: once undisturbed, and once with all its processes killed (SIGKILL, which no program
+can hear) at random moments, every third time while it writes a checkpoint. `--ckpt_path last` goes on each time. The
+final weights, moments of the optimizer and losses of validation must be equal to the last bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from machine import machine
+from recording import Record, Recorder
+
+from tasks.storage import PARTIAL, damage, newest
+
+ROOT = Path(__file__).resolve().parents[1]
+TRAINING = (
+    *("fit", "--config", str(ROOT / "tasks/configs/associative_recall.yaml"), "--data.train_size=320"),
+    *("--data.validation_size=64", "--data.test_size=64", "--data.batch_size=8", "--trainer.max_epochs=4"),
+    *("--model.options.dropout=0.2", "--last.every_n_train_steps=1", "--test_after_fit=false", "--export=false"),
+    *("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu"),
+)
+STARTING = 300.0  # most seconds until a training is under way
+PAUSE = 1.0  # most seconds from there to a kill
+
+
+def start(folder: Path, options: Sequence[str]) -> subprocess.Popen:
+    """A training in a group of processes of its own; it prints to a file."""
+    words = [sys.executable, "-m", "tasks.cli", *TRAINING, f"--output_dir={folder}", *options]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with (folder / "printed.txt").open("a", encoding="utf-8") as printed:
+        return subprocess.Popen(words, env=environment, stdout=printed, stderr=printed, start_new_session=True)
+
+
+def kill(process: subprocess.Popen) -> None:
+    """Kill all processes of a training, at once."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def interrupt(folder: Path, options: Sequence[str], writing: bool, chance: random.Random) -> Record | None:
+    """Start or resume the training and kill it; what was found then, or None if it came to its end before.
+
+    Args:
+        folder: of the run.
+        options: of the command line.
+        writing: whether to kill it while it writes a checkpoint.
+        chance: when.
+    """
+    last = folder / "checkpoints" / "last.ckpt"
+    partial, before = last.with_name(last.name + PARTIAL), written(last)
+    process, began = start(folder, options), time.monotonic()
+    try:
+        wait(process, began, lambda: written(last) != before)  # it trains
+        pause = chance.uniform(0, PAUSE)
+        if process.poll() is None:
+            time.sleep(pause)
+            if writing:
+                wait(process, began, partial.exists)
+        ended = process.poll()
+    finally:
+        if process.poll() is None:
+            kill(process)
+    if ended == 0:
+        return None
+    if ended is not None:
+        raise RuntimeError(f"the training ended by itself, with status {ended}; see {folder / 'printed.txt'}")
+    found = newest(last)
+    step = torch.load(found, weights_only=True)["global_step"]
+    return {
+        "seconds": round(time.monotonic() - began, 1),
+        "during": "writing a checkpoint" if partial.exists() else "anything else",
+        "last": damage(last) or "whole",
+        "step": step,
+    }
+
+
+def wait(process: subprocess.Popen, began: float, condition: Any) -> None:
+    """Until a condition holds or the process ends.
+
+    Raises:
+        TimeoutError: after `STARTING` seconds.
+    """
+    while process.poll() is None and not condition():
+        if time.monotonic() - began > STARTING:
+            raise TimeoutError(f"no checkpoint was written in {STARTING:.0f} s")
+        time.sleep(0.0005)
+
+
+def written(file: Path) -> int | None:
+    """When a file was written, in nanoseconds; None if there is none."""
+    return file.stat().st_mtime_ns if file.is_file() else None
+
+
+def complete(folder: Path, options: Sequence[str]) -> None:
+    """Start or resume the training and let it finish.
+
+    Raises:
+        RuntimeError: it fails.
+    """
+    process = start(folder, options)
+    if process.wait():
+        raise RuntimeError(f"the training failed, with status {process.returncode}; see {folder / 'printed.txt'}")
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """Names of what two runs left that is not equal to the last bit, of the last and the best checkpoint."""
+    found = []
+    for name in ("last", "best"):
+        first, second = (
+            leaves(torch.load(run / f"checkpoints/{name}.ckpt", weights_only=True)) for run in (one, other)
+        )
+        found += [f"{name}: {key}" for key in first.keys() | second.keys() if not same(first.get(key), second.get(key))]
+    return sorted(found)
+
+
+def leaves(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Weights, states of the optimizer, learning rate, steps, and the best score, by name."""
+    kept = {name: checkpoint[name] for name in ("state_dict", "optimizer_states", "lr_schedulers", "global_step")}
+    found: dict[str, Any] = {}
+    stack = [("", kept)]
+    while stack:
+        prefix, value = stack.pop()
+        if isinstance(value, dict | list):
+            items = value.items() if isinstance(value, dict) else enumerate(value)
+            stack += [(f"{prefix}.{name}" if prefix else str(name), part) for name, part in items]
+        else:
+            found[prefix] = value
+    return found
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two leaves are equal, tensors in every bit."""
+    return (
+        torch.equal(one, other) if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor) else one == other
+    )
+
+
+def table(records: Sequence[Record], equal: bool) -> str:
+    """The kills as Markdown."""
+    lines = ["| kill | after s | while | last.ckpt then | goes on from step |", "|---:|---:|---|---|---:|"]
+    lines += [
+        f"| {record['key']['kill']} | {record['seconds']} | {record['during']} | {record['last']} | {record['step']} |"
+        for record in records
+    ]
+    verdict = "equal in every bit to those of" if equal else "NOT equal to those of"
+    return "\n".join(
+        [*lines, "", f"Resumed {len(records)} of {len(records)} times. The final weights are {verdict} "]
+    ) + ("the run that was never stopped.\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run it; the exit status says whether all is equal."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20, help="how many times to kill the training")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--out", type=Path, help="write the table and its data to OUT.md and OUT.json")
+    parser.add_argument("options", nargs="*", help="options of lambda-seq fit, after --")
+    given = parser.parse_args(arguments)
+    chance = random.Random(given.seed)
+    folder = Path(tempfile.mkdtemp(prefix="kill_and_resume_"))
+    whole, killed = folder / "whole", folder / "killed"
+    for run in (whole, killed):
+        run.mkdir()
+    command = ["python", "scripts/kill_and_resume.py", *(sys.argv[1:] if arguments is None else arguments)]
+    recorder = Recorder((given.out or folder / "kills").with_suffix(".json"), command, machine())
+    complete(whole, given.options)
+    resume = [*given.options, "--ckpt_path=last"]
+    for number in range(1, given.kills + 1):
+        found = interrupt(killed, resume, number % 3 == 0, chance)
+        if found is None:
+            print(f"the training came to its end before kill {number}", file=sys.stderr)
+            break
+        recorder.add({"kill": number}, **found)
+        print(f"kill {number}: {found}", flush=True)
+    complete(killed, resume)
+    differing = differences(whole, killed)
+    text = table(recorder.records, not differing)
+    if given.out:
+        heading = f"# Killed {len(recorder.records)} times\n\n`{' '.join(command)}`\n\n"
+        given.out.with_suffix(".md").write_text(heading + text, encoding="utf-8")
+    print(text)
+    if differing or len(recorder.records) < given.kills:
+        sys.exit(f"error: {len(recorder.records)} kills, different: {differing[:5]}; the runs are in {folder}")
+    shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()
