@@ -3,8 +3,8 @@
     python scripts/kill_and_resume.py --kills 20 --out scripts/results/kill_and_resume
 
 The same small training runs twice: once undisturbed, and once with all its processes killed (SIGKILL, which no program
-can hear) at random moments, every third time while it writes a checkpoint. `--ckpt_path last` goes on each time. The
-final weights, moments of the optimizer and losses of validation must be equal to the last bit.
+can hear) at random moments, of four kills one while it writes a checkpoint, one while it may still be starting.
+`--ckpt_path last` goes on each time. The final weights and states of the optimizer must be equal to the last bit.
 """
 
 from __future__ import annotations
@@ -23,20 +23,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from machine import machine
+from machine import describe
 from recording import Record, Recorder
 
 from tasks.storage import PARTIAL, damage, newest
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAINING = (
-    *("fit", "--config", str(ROOT / "tasks/configs/associative_recall.yaml"), "--data.train_size=320"),
+    *("fit", "--config", str(ROOT / "tasks/configs/associative_recall.yaml"), "--data.train_size=800"),
     *("--data.validation_size=64", "--data.test_size=64", "--data.batch_size=8", "--trainer.max_epochs=4"),
     *("--model.options.dropout=0.2", "--last.every_n_train_steps=1", "--test_after_fit=false", "--export=false"),
     *("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu"),
 )
 STARTING = 300.0  # most seconds until a training is under way
-PAUSE = 1.0  # most seconds from there to a kill
+PAUSE = 0.5  # most seconds from there to a kill
+LOADING = 10.0  # most seconds to a kill of a training that may still be starting
+MOMENTS = ("training", "writing", "training", "starting")  # when to kill, in turn
 
 
 def start(folder: Path, options: Sequence[str]) -> subprocess.Popen:
@@ -53,25 +55,24 @@ def kill(process: subprocess.Popen) -> None:
     process.wait()
 
 
-def interrupt(folder: Path, options: Sequence[str], writing: bool, chance: random.Random) -> Record | None:
+def interrupt(folder: Path, options: Sequence[str], moment: str, chance: random.Random) -> Record | None:
     """Start or resume the training and kill it; what was found then, or None if it came to its end before.
 
     Args:
         folder: of the run.
         options: of the command line.
-        writing: whether to kill it while it writes a checkpoint.
+        moment: "training"; "writing", while it writes a checkpoint; or "starting", perhaps before it trains.
         chance: when.
     """
     last = folder / "checkpoints" / "last.ckpt"
     partial, before = last.with_name(last.name + PARTIAL), written(last)
     process, began = start(folder, options), time.monotonic()
     try:
-        wait(process, began, lambda: written(last) != before)  # it trains
-        pause = chance.uniform(0, PAUSE)
-        if process.poll() is None:
-            time.sleep(pause)
-            if writing:
-                wait(process, began, partial.exists)
+        if moment != "starting":
+            wait(process, began, lambda: written(last) != before)  # it trains
+        time.sleep(chance.uniform(0, LOADING if moment == "starting" else PAUSE))
+        if moment == "writing":
+            wait(process, began, partial.exists)
         ended = process.poll()
     finally:
         if process.poll() is None:
@@ -84,7 +85,7 @@ def interrupt(folder: Path, options: Sequence[str], writing: bool, chance: rando
     step = torch.load(found, weights_only=True)["global_step"]
     return {
         "seconds": round(time.monotonic() - began, 1),
-        "during": "writing a checkpoint" if partial.exists() else "anything else",
+        "during": "writing a checkpoint" if partial.exists() else "training" if written(last) != before else "starting",
         "last": damage(last) or "whole",
         "step": step,
     }
@@ -121,16 +122,16 @@ def complete(folder: Path, options: Sequence[str]) -> None:
 def differences(one: Path, other: Path) -> list[str]:
     """Names of what two runs left that is not equal to the last bit, of the last and the best checkpoint."""
     found = []
-    for name in ("last", "best"):
-        first, second = (
-            leaves(torch.load(run / f"checkpoints/{name}.ckpt", weights_only=True)) for run in (one, other)
-        )
-        found += [f"{name}: {key}" for key in first.keys() | second.keys() if not same(first.get(key), second.get(key))]
+    for name in ("last.ckpt", "best.ckpt"):
+        files = (run / "checkpoints" / name for run in (one, other))
+        first, second = (leaves(torch.load(file, weights_only=True)) for file in files)
+        differing = [key for key in first.keys() | second.keys() if not same(first.get(key), second.get(key))]
+        found += [f"{name}: {key}" for key in differing]
     return sorted(found)
 
 
 def leaves(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """Weights, states of the optimizer, learning rate, steps, and the best score, by name."""
+    """Weights, states of the optimizer and of the learning rate, and the steps, by name."""
     kept = {name: checkpoint[name] for name in ("state_dict", "optimizer_states", "lr_schedulers", "global_step")}
     found: dict[str, Any] = {}
     stack = [("", kept)]
@@ -146,9 +147,9 @@ def leaves(checkpoint: dict[str, Any]) -> dict[str, Any]:
 
 def same(one: Any, other: Any) -> bool:
     """Whether two leaves are equal, tensors in every bit."""
-    return (
-        torch.equal(one, other) if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor) else one == other
-    )
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    return bool(one == other)
 
 
 def table(records: Sequence[Record], equal: bool) -> str:
@@ -158,10 +159,9 @@ def table(records: Sequence[Record], equal: bool) -> str:
         f"| {record['key']['kill']} | {record['seconds']} | {record['during']} | {record['last']} | {record['step']} |"
         for record in records
     ]
-    verdict = "equal in every bit to those of" if equal else "NOT equal to those of"
-    return "\n".join(
-        [*lines, "", f"Resumed {len(records)} of {len(records)} times. The final weights are {verdict} "]
-    ) + ("the run that was never stopped.\n")
+    verdict = "equal in every bit to those" if equal else "NOT equal to those"
+    lines += ["", f"Resumed {len(records)} of {len(records)} times. Weights and states of the optimizer are {verdict}"]
+    return "\n".join([*lines, "of the run that was never stopped.", ""])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -178,11 +178,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for run in (whole, killed):
         run.mkdir()
     command = ["python", "scripts/kill_and_resume.py", *(sys.argv[1:] if arguments is None else arguments)]
-    recorder = Recorder((given.out or folder / "kills").with_suffix(".json"), command, machine())
+    recorder = Recorder((given.out or folder / "kills").with_suffix(".json"), command, describe(1, "cpu"))
     complete(whole, given.options)
     resume = [*given.options, "--ckpt_path=last"]
     for number in range(1, given.kills + 1):
-        found = interrupt(killed, resume, number % 3 == 0, chance)
+        found = interrupt(killed, resume, MOMENTS[(number - 1) % len(MOMENTS)], chance)
         if found is None:
             print(f"the training came to its end before kill {number}", file=sys.stderr)
             break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -15,6 +16,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from lambda_seq.layers import separate, synchronise
 from lambda_seq.models.blocks import Block
 from lambda_seq.models.bottleneck import Bottleneck
+from tasks.storage import AtomicCheckpoints
 
 UNITS = (Block, Bottleneck)  # residual blocks, whose weights are gathered together
 STEPS = ("training_step", "validation_step", "test_step", "predict_step")
@@ -55,6 +57,16 @@ class ShardedStrategy(ModelParallelStrategy):
             raise ValueError(f"tensor_parallel_size={shared}: does not divide the {processes} processes")
         self._data_parallel_size = processes // shared
         super().setup_environment()
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        """Load as usual, which passes the plugin for checkpoints by, but check the file and read no code.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        if isinstance(self.checkpoint_io, AtomicCheckpoints):
+            self.checkpoint_io.go_on_from(Path(checkpoint_path))
+        return super().load_checkpoint(checkpoint_path, weights_only=True)
 
     def setup(self, trainer: Trainer) -> None:
         """Synchronise batch norms, then as usual."""

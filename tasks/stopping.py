@@ -25,11 +25,11 @@ class StopRequest:
     """
 
     def __init__(self) -> None:
-        self._signal: int | None = None
+        self._signals: set[int] = set()
 
     def listen(self, trainer: Trainer) -> None:
         """Note signals from now on; the trainer puts former handlers back in place when it ends."""
-        self._signal = None
+        self._signals.clear()
         if threading.current_thread() is not threading.main_thread():  # others hear no signals
             return
         for number in (signal.SIGTERM, _requeue_signal(trainer)):
@@ -38,7 +38,7 @@ class StopRequest:
 
     def heard(self, trainer: Trainer) -> bool:
         """Whether any process was asked to stop; all of them have to ask."""
-        return trainer.strategy.reduce_boolean_decision(self._signal is not None, all=False)
+        return trainer.strategy.reduce_boolean_decision(bool(self._signals), all=False)
 
     def stop(self, trainer: Trainer, kept: str) -> None:
         """End the training, whose state is saved at `kept`, and put the job in SLURM's queue again if it is one.
@@ -51,17 +51,24 @@ class StopRequest:
                 f"stopped as asked to, after step {trainer.global_step}; saved in {kept}; go on with --ckpt_path last",
                 file=sys.stderr,
             )
-            if self._signal == _requeue_signal(trainer) and (job := _slurm_job()):
-                subprocess.run(["scontrol", "requeue", job], check=False)
+            if _requeue_signal(trainer) in self._signals and (job := _slurm_job()):
+                _requeue(job)
         raise SIGTERMException(STOPPED if trainer.is_global_zero else 0)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self._signal = number
+        self._signals.add(number)
 
 
 def _requeue_signal(trainer: Trainer) -> int | None:
     environment = trainer._accelerator_connector.cluster_environment
     return environment.requeue_signal if isinstance(environment, SLURMEnvironment) else None
+
+
+def _requeue(job: str) -> None:
+    try:
+        subprocess.run(["scontrol", "requeue", job], check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        print(f"warning: job {job} could not be queued again, {error}; submit it once more", file=sys.stderr)
 
 
 def _slurm_job() -> str | None:

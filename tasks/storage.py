@@ -101,12 +101,19 @@ class AtomicCheckpoints(TorchCheckpointIO):
         Raises:
             ValueError: it is damaged.
         """
-        file = Path(path)
+        self.go_on_from(Path(path))
+        checkpoint: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
+        return checkpoint
+
+    def go_on_from(self, file: Path) -> None:
+        """Take a checkpoint for one of this run, which is worth keeping.
+
+        Raises:
+            ValueError: it is damaged.
+        """
         if wrong := damage(file):
             raise ValueError(f"{file} cannot be used, {wrong}; name another checkpoint with --ckpt_path")
         self._own.add(file.absolute())
-        checkpoint: dict[str, Any] = torch.load(file, map_location=map_location, weights_only=True)
-        return checkpoint
 
     def _keep(self, file: Path) -> None:
         """Let `previous(file)` be what is about to be replaced, if that is of this run."""
