@@ -10,15 +10,16 @@ can hear) at random moments, of four kills one while it writes a checkpoint, one
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from multiprocessing.context import ForkProcess as Training
 from pathlib import Path
 from typing import Any
 
@@ -26,56 +27,78 @@ import torch
 from machine import describe
 from recording import Record, Recorder
 
+from tasks import cli
 from tasks.storage import PARTIAL, damage, newest
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAINING = (
-    *("fit", "--config", str(ROOT / "tasks/configs/associative_recall.yaml"), "--data.train_size=800"),
+    *("fit", "--config", str(ROOT / "tasks/configs/associative_recall.yaml"), "--data.train_size=400"),
     *("--data.validation_size=64", "--data.test_size=64", "--data.batch_size=8", "--trainer.max_epochs=4"),
     *("--model.options.dropout=0.2", "--last.every_n_train_steps=1", "--test_after_fit=false", "--export=false"),
     *("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu"),
 )
-STARTING = 300.0  # most seconds until a training is under way
-PAUSE = 0.5  # most seconds from there to a kill
-LOADING = 10.0  # most seconds to a kill of a training that may still be starting
+STEPS = 200  # of the whole training
+PATIENCE = 300.0  # most seconds until a training has come to the step at which it is killed
+PAUSE = 0.2  # most seconds from there to the kill, about as long as a step
+LOADING = 4.0  # most seconds to a kill of a training that may still be starting
 MOMENTS = ("training", "writing", "training", "starting")  # when to kill, in turn
 
 
-def start(folder: Path, options: Sequence[str]) -> subprocess.Popen:
-    """A training in a group of processes of its own; it prints to a file."""
-    words = [sys.executable, "-m", "tasks.cli", *TRAINING, f"--output_dir={folder}", *options]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    with (folder / "printed.txt").open("a", encoding="utf-8") as printed:
-        return subprocess.Popen(words, env=environment, stdout=printed, stderr=printed, start_new_session=True)
+def start(folder: Path, options: Sequence[str]) -> Training:
+    """A command line of lambda-seq as a group of processes of its own.
+
+    It is forked from this process, which has imported all it needs: that takes longer than the whole training.
+    """
+    words = [*TRAINING, f"--output_dir={folder}", *options]
+    process = multiprocessing.get_context("fork").Process(target=train, args=(folder / "printed.txt", words))
+    process.start()
+    return process
 
 
-def kill(process: subprocess.Popen) -> None:
+def train(printed: Path, words: Sequence[str]) -> None:
+    """Be `lambda-seq WORDS`, printing to a file."""
+    os.setsid()
+    with printed.open("a", encoding="utf-8") as file:
+        os.dup2(file.fileno(), sys.stdout.fileno())
+        os.dup2(file.fileno(), sys.stderr.fileno())
+    sys.argv = ["lambda-seq", *words]
+    cli.main()
+
+
+def kill(process: Training) -> None:
     """Kill all processes of a training, at once."""
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    if process.pid is None:
+        return
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:  # not yet a group
+        process.kill()
+    process.join()
 
 
-def interrupt(folder: Path, options: Sequence[str], moment: str, chance: random.Random) -> Record | None:
+def interrupt(folder: Path, options: Sequence[str], moment: str, most: int, chance: random.Random) -> Record | None:
     """Start or resume the training and kill it; what was found then, or None if it came to its end before.
 
     Args:
         folder: of the run.
         options: of the command line.
         moment: "training"; "writing", while it writes a checkpoint; or "starting", perhaps before it trains.
-        chance: when.
+        most: steps that it trains before.
+        chance: how many, and when after the last of them.
     """
     last = folder / "checkpoints" / "last.ckpt"
     partial, before = last.with_name(last.name + PARTIAL), written(last)
     process, began = start(folder, options), time.monotonic()
     try:
-        if moment != "starting":
-            wait(process, began, lambda: written(last) != before)  # it trains
+        for _ in range(0 if moment == "starting" else chance.randint(1, most)):
+            seen = written(last)
+            wait(process, began, lambda seen=seen: written(last) != seen)  # each step is saved
         time.sleep(chance.uniform(0, LOADING if moment == "starting" else PAUSE))
         if moment == "writing":
             wait(process, began, partial.exists)
-        ended = process.poll()
+        ended = process.exitcode
     finally:
-        if process.poll() is None:
+        if process.exitcode is None:
             kill(process)
     if ended == 0:
         return None
@@ -91,15 +114,15 @@ def interrupt(folder: Path, options: Sequence[str], moment: str, chance: random.
     }
 
 
-def wait(process: subprocess.Popen, began: float, condition: Any) -> None:
+def wait(process: Training, began: float, condition: Any) -> None:
     """Until a condition holds or the process ends.
 
     Raises:
-        TimeoutError: after `STARTING` seconds.
+        TimeoutError: after `PATIENCE` seconds.
     """
-    while process.poll() is None and not condition():
-        if time.monotonic() - began > STARTING:
-            raise TimeoutError(f"no checkpoint was written in {STARTING:.0f} s")
+    while process.exitcode is None and not condition():
+        if time.monotonic() - began > PATIENCE:
+            raise TimeoutError(f"no checkpoint was written in {PATIENCE:.0f} s")
         time.sleep(0.0005)
 
 
@@ -115,8 +138,9 @@ def complete(folder: Path, options: Sequence[str]) -> None:
         RuntimeError: it fails.
     """
     process = start(folder, options)
-    if process.wait():
-        raise RuntimeError(f"the training failed, with status {process.returncode}; see {folder / 'printed.txt'}")
+    process.join()
+    if process.exitcode:
+        raise RuntimeError(f"the training failed, with status {process.exitcode}; see {folder / 'printed.txt'}")
 
 
 def differences(one: Path, other: Path) -> list[str]:
@@ -173,6 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("options", nargs="*", help="options of lambda-seq fit, after --")
     given = parser.parse_args(arguments)
     chance = random.Random(given.seed)
+    torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp(prefix="kill_and_resume_"))
     whole, killed = folder / "whole", folder / "killed"
     for run in (whole, killed):
@@ -182,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     complete(whole, given.options)
     resume = [*given.options, "--ckpt_path=last"]
     for number in range(1, given.kills + 1):
-        found = interrupt(killed, resume, MOMENTS[(number - 1) % len(MOMENTS)], chance)
+        found = interrupt(killed, resume, MOMENTS[(number - 1) % len(MOMENTS)], STEPS // given.kills, chance)
         if found is None:
             print(f"the training came to its end before kill {number}", file=sys.stderr)
             break

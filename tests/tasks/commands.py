@@ -29,7 +29,7 @@ def start(*words: Any, **variables: str) -> subprocess.Popen:
     )
 
 
-def finish(process: subprocess.Popen, code: int = 0, timeout: float = 400) -> str:
+def finish(process: subprocess.Popen, code: int = 0, timeout: float = 700) -> str:
     """What the command printed; raises if it ends with another status."""
     try:
         printed, _ = process.communicate(timeout=timeout)
