@@ -128,8 +128,11 @@ class AtomicCheckpoints(TorchCheckpointIO):
             os.link(file, spare)  # a second name of the same bytes: there is no moment without `file`
         except OSError:  # a file system without links; if killed right here, `newest` finds the one before
             file.replace(before)
-        else:
+            return
+        try:
             spare.replace(before)
+        finally:
+            _remove(spare)
 
 
 def check_writable(folder: Path) -> None:

@@ -87,7 +87,7 @@ def test_a_file_system_without_links(saved, monkeypatch):
         ("a bit", "is not what was written"),
         ("cut", "only a part of one"),
         ("empty", "it is empty"),
-        ("text", "no ckpt"),
+        ("text", "no checkpoint"),
     ],
 )
 def test_damage_is_found_and_the_one_before_goes_on(saved, capsys, how, words):
@@ -123,17 +123,12 @@ def test_a_full_disk_leaves_what_was_there(saved, monkeypatch, call):
     def full(*given, **named):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    if call == "write":
-        monkeypatch.setattr(Path, "open", full)
-    elif call == "fsync":
-        monkeypatch.setattr(os, "fsync", full)
-    else:
-        monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(
-        OSError, match=r"last\.ckpt cannot be written: No space left on device; last\.ckpt .* whole\. Free"
-    ):
-        saved.save_checkpoint(checkpoint(3), LAST)
-    monkeypatch.undo()
+    place, name = {"write": (Path, "open"), "fsync": (os, "fsync"), "replace": (Path, "replace")}[call]
+    message = r"last\.ckpt cannot be written: No space left on device; last\.ckpt .* whole\. Free"
+    with monkeypatch.context() as patch:
+        patch.setattr(place, name, full)
+        with pytest.raises(OSError, match=message):
+            saved.save_checkpoint(checkpoint(3), LAST)
     assert damage(LAST) is None
     assert step(newest(LAST)) == 2
     assert not list(LAST.parent.glob("*.ckpt.partial"))
@@ -202,7 +197,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(cli, picture
 def test_a_disk_that_fills_up_ends_the_run_and_the_last_checkpoint_goes_on(cli, pictures):
     """A limit on the size of files is the full disk of who may not mount one: the system refuses the write."""
     cli(*IMAGES, "--output_dir=whole")
-    cli(*IMAGES, "--output_dir=run", "--trainer.max_steps=3")
+    cli(*IMAGES, "--output_dir=run", "--trainer.max_steps=2")
     size = LAST.stat().st_size
 
     def limit():
@@ -211,10 +206,8 @@ def test_a_disk_that_fills_up_ends_the_run_and_the_last_checkpoint_goes_on(cli, 
     words = [*CLI, *IMAGES, "--output_dir=run", "--ckpt_path=last", "--trainer.logger=false"]
     done = subprocess.run(words, env=environment(), preexec_fn=limit, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert (
-        "last.ckpt cannot be written: File too large; last.ckpt there is still the one before, and whole" in done.stderr
-    )
-    assert step(LAST) == 3
+    assert "last.ckpt cannot be written: File too large; last.ckpt there is still the one before" in done.stderr
+    assert step(LAST) == 2
     cli(*IMAGES, "--output_dir=run", "--ckpt_path=last")
     whole = torch.load("whole/checkpoints/last.ckpt", weights_only=True)["state_dict"]
     found = torch.load(LAST, weights_only=True)["state_dict"]
