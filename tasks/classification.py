@@ -131,7 +131,7 @@ class Classification(Training):
         logits = self(batch)
         loss = F.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
         self.train_metrics.update(logits, labels)
-        self.log("train/loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(labels))
+        self.log("train/loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(labels), sync_dist=True)
         self.log_dict(self.train_metrics, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(labels))
         return loss
 

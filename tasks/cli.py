@@ -8,7 +8,6 @@ import logging
 import os
 import sys
 import warnings
-import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -19,21 +18,26 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.plugins import CheckpointIO, LayerSync
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+from torch.distributed.fsdp import FSDPModule
 
 from tasks.averaging import WeightEMA
 from tasks.checkpoints import BestCheckpoint, LastCheckpoint, SeededSteps
 from tasks.classification import Classification
 from tasks.curves import Curves
 from tasks.data import AudioData, CorpusData, Data, ImageData, ListOpsData, RecallData, TextData
+from tasks.distributed import SyncedNorms
 from tasks.export import export
 from tasks.language_modelling import LanguageModelling
 from tasks.predictions import PredictionFile
 from tasks.pretraining import MaskedPretraining
 from tasks.reports import Reports
 from tasks.samples import TextSamples
+from tasks.stopping import STOPPED
+from tasks.storage import LAST, AtomicCheckpoints, damage, newest, previous
 from tasks.throughput import ProgressBar, Throughput
-from tasks.training import Training
+from tasks.training import Training, whole
 
 # Names that a config may use as class_path
 __all__ = [
@@ -146,13 +150,17 @@ class LambdaCLI(LightningCLI):
         """
         if given is None and self.subcommand == "fit":
             return None
-        named = {"best": best / "best.ckpt", "last": last / "last.ckpt"}
+        named = {"best": best / "best.ckpt", "last": last / LAST}
         file = named.get(given or "best", Path(given or ""))
         if given is None and not file.is_file():
             file = named["last"]
+        if file == named["last"] and (file.is_file() or previous(file).is_file()):
+            return str(newest(file))
         if file.is_file():
-            if not zipfile.is_zipfile(file):
-                raise ValueError(f"ckpt_path={given!r}: {file} is no checkpoint, or only a part of one; name another")
+            if wrong := damage(file):
+                raise ValueError(
+                    f"ckpt_path={given!r}: {file} cannot be used, {wrong}; name another, such as {named['last']}"
+                )
             return str(file)
         if given == "last" and self.subcommand == "fit":  # so that one command both starts and continues a run
             print(f"ckpt_path='last': there is no {file} yet; training begins anew", file=sys.stderr)
@@ -180,7 +188,13 @@ class LambdaCLI(LightningCLI):
             callbacks.append(LearningRateMonitor("step"))
         if trainer.enable_progress_bar is not False:
             callbacks.append(ProgressBar())
-        return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+        given = trainer.plugins or []
+        plugins = list(given) if isinstance(given, list) else [given]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins.append(AtomicCheckpoints())
+        if trainer.sync_batchnorm and not any(isinstance(plugin, LayerSync) for plugin in plugins):
+            plugins.append(SyncedNorms())
+        return super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
 
     def after_fit(self) -> None:
         """Test the best checkpoint, save its network by itself, and say what the run has left where."""
@@ -194,7 +208,7 @@ class LambdaCLI(LightningCLI):
             return
         files = {
             "best checkpoint": best,
-            "last checkpoint": Path(self._get(self.config, "last").dirpath) / "last.ckpt",
+            "last checkpoint": Path(self._get(self.config, "last").dirpath) / LAST,
             "model": self._export(best, tested),
             "curves": Path(self._get(self.config, "curves").path),
         }
@@ -210,9 +224,12 @@ class LambdaCLI(LightningCLI):
         """The folder of the best network, or without validation of the last; none of a task that makes no model."""
         if not self._get(self.config, "export") or not isinstance(self.model, Training) or not self.model.exports:
             return None
-        metrics = tested
-        if best and not tested:  # a test has loaded its weights already
+        metrics, source = tested, best or Path(self._get(self.config, "last").dirpath) / LAST
+        if isinstance(self.model, FSDPModule):  # its weights are spread, those of the file are not
+            whole(self.model, source)
+        elif best and not tested:  # a test has loaded its weights already
             self.model.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
+        if best and not tested:
             kept = self._get(self.config_init, "best")
             metrics = {kept.monitor: float(kept.best_model_score)}
         folder = Path(self._get(self.config, "output_dir")) / "model"
@@ -236,6 +253,8 @@ def main() -> None:
             auto_configure_optimizers=False,
             save_config_kwargs={"overwrite": True},
         )
+    except SIGTERMException as stop:  # of Lightning, as in a test, it comes without a status
+        sys.exit(STOPPED if stop.code is None else stop.code)
     except (ValueError, TypeError, OSError, UnpicklingError, MisconfigurationException) as error:
         if os.environ.get(TRACEBACK):
             raise

@@ -14,6 +14,7 @@ from torchmetrics import MeanMetric, Metric
 
 from lambda_seq.models.generation import GenerativeModel
 from tasks.data.packs import IGNORED
+from tasks.distributed import weighed
 from tasks.training import Batch, Training
 
 
@@ -100,7 +101,8 @@ class LanguageModelling(Training):
         scores.update(nats.detach(), count, batch["bytes"].sum())
         rows = len(batch["x"])
         if stage == "train":
-            self.log("train/loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=rows)
+            loss = weighed(self, loss, count)
+            self.log("train/loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=rows, sync_dist=True)
         else:
             self.log(f"{stage}/loss", scores.loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=rows)
         for name in ("perplexity", "bits_per_byte"):

@@ -45,7 +45,8 @@ def mean_loss() -> MeanMetric:
     The loss of an evaluation is logged by this, as Lightning's own mean rounds the number of rows of a process down if
     several have different ones.
     """
-    return MeanMetric(nan_strategy="disable")
+    # A loss that is no number stays one. Not "disable": torchmetrics 1.9 then takes all weights for 1.
+    return MeanMetric(nan_strategy=float("nan"))
 
 
 def report_metrics(classes: int) -> MetricCollection:

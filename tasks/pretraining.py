@@ -17,6 +17,7 @@ from torchmetrics import R2Score
 from torchmetrics.classification import MulticlassAccuracy
 
 from lambda_seq.models import LambdaEncoder
+from tasks.distributed import weighed
 from tasks.metrics import mean_loss, own_rows
 from tasks.training import Batch, Training
 
@@ -182,7 +183,8 @@ class MaskedPretraining(Training):
             metric.update(answer, target)
         options: dict[str, Any] = {"on_epoch": True, "prog_bar": True, "batch_size": len(target)}
         if stage == "train":
-            self.log("train/loss", loss, on_step=True, **options)
+            loss = weighed(self, loss, len(target))
+            self.log("train/loss", loss, on_step=True, sync_dist=True, **options | {"batch_size": len(x)})
         else:
             mean = self.val_loss if stage == "val" else self.test_loss
             mean.update(loss.detach(), len(target))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -11,6 +12,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from lambda_seq.models import Model, accepted_options, create_model
+from tasks.distributed import shard
 from tasks.frontends import AudioFrontend
 from tasks.optimization import decay_groups, planned_steps, warmup_cosine
 
@@ -84,6 +86,11 @@ class Training(LightningModule):
             x = (x - self.mean.view(shape)) / self.std.view(shape)
         return x, mask
 
+    def configure_model(self) -> None:
+        """Under --trainer.strategy fsdp2, spread the weights over the processes."""
+        if self.device_mesh is not None:
+            shard(self, self.device_mesh["data_parallel"])
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer, and a learning rate that warms up and falls along a cosine, by step."""
         groups = decay_groups(self)
@@ -107,7 +114,8 @@ class Training(LightningModule):
         check_audio(theirs["facts"].get("audio", {}), self.hparams["facts"].get("audio", {}))
         check_tokens(theirs["facts"].get("tokens"), self.hparams["facts"].get("tokens"))
         shapes = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
-        saved = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
+        weights = checkpoint.get("state_dict", self.state_dict())  # gone if weights are spread: loaded, and strictly
+        saved = {name: tuple(tensor.shape) for name, tensor in weights.items()}
         if theirs["network"] != self.hparams["network"] or shapes != saved:
             differing = [name for name in saved | shapes if shapes.get(name) != saved.get(name)]
             example = f", such as {differing[0]}" if differing else ""
@@ -131,6 +139,15 @@ def network_for(network: str, options: dict[str, Any] | None, facts: dict[str, A
     model = create_model(network, **(given | chosen))
     check_input(network, model.input_kind, facts["input"])
     return model
+
+
+def whole(task: Training, checkpoint: Path) -> None:
+    """Put in place of a network whose weights are spread over processes one that has all those of a checkpoint."""
+    network = network_for(*(task.hparams[name] for name in ("network", "options", "facts")))
+    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    prefix = "network."
+    network.load_state_dict({name.removeprefix(prefix): saved[name] for name in saved if name.startswith(prefix)})
+    task.network = network
 
 
 def check_input(network: str, takes: str, kind: str) -> None:

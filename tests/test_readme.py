@@ -10,15 +10,25 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+DEVICES = (ROOT / "tasks" / "devices.md").read_text(encoding="utf-8")
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language, text=README):
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-def commands():
-    lines = (line.split("  #")[0].strip() for block in blocks("bash") for line in block.splitlines())
+def commands(text=README):
+    whole = (block.replace("\\\n", " ") for block in blocks("bash", text))
+    lines = (line.split("  #")[0].strip() for block in whole for line in block.splitlines())
     return [line for line in lines if line]
+
+
+def trainings():
+    """Arguments of all command lines shown, whatever starts them."""
+    starts = re.compile(r"^(?:srun )?lambda-seq |^torchrun .* -m tasks\.cli ")
+    found = [starts.sub("", line) for line in commands() + commands(DEVICES) if starts.match(line)]
+    assert sum("--ckpt_path last" in line for line in found) >= 5
+    return found
 
 
 def test_python_blocks_run(tmp_path, monkeypatch, capsys):
@@ -31,9 +41,9 @@ def test_python_blocks_run(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [line for line in commands() if line.startswith("lambda-seq")])
+@pytest.mark.parametrize("command", trainings())
 def test_training_commands_parse(command):
-    words = [sys.executable, "-m", "tasks.cli", *shlex.split(command)[1:], "--print_config"]
+    words = [sys.executable, "-m", "tasks.cli", *shlex.split(command), "--print_config"]
     result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert "seed_everything" in result.stdout
@@ -46,5 +56,6 @@ def test_scripts_exist():
 
 
 def test_links_lead_somewhere():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert target.startswith("https://") or (ROOT / target).exists(), target
+    for folder, text in ((ROOT, README), (ROOT / "tasks", DEVICES)):
+        for target in re.findall(r"\]\(([^)#]+)\)", text):
+            assert target.startswith("https://") or (folder / target).exists(), target

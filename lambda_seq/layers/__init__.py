@@ -7,6 +7,7 @@ from lambda_seq.layers.multiscale import MultiScalePosition
 from lambda_seq.layers.norm import LayerNorm, MaskedBatchNorm, RMSNorm, make_norm
 from lambda_seq.layers.position import PositionEmbedding, RelativePositionTable, resize_positions
 from lambda_seq.layers.resizing import resize_table
+from lambda_seq.layers.synced import separate, synchronise
 
 __all__ = [
     "POSITIONS",
@@ -24,4 +25,6 @@ __all__ = [
     "make_position",
     "resize_positions",
     "resize_table",
+    "separate",
+    "synchronise",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -21,7 +23,7 @@ class MaskedBatchNorm(nn.modules.batchnorm._BatchNorm):
         """Normalise x; masked positions are normalised with the statistics of the real ones."""
         training = self.training or not self.track_running_stats
         if training and mask is not None:
-            return self._masked(x, mask)
+            return normalise(self, x, mask)
         if training and self.track_running_stats and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
         normalised = F.batch_norm(
@@ -31,42 +33,59 @@ class MaskedBatchNorm(nn.modules.batchnorm._BatchNorm):
             self.weight,
             self.bias,
             training,
-            self._momentum(),
+            _momentum(self),
             self.eps,
         )
         return normalised.view(x.shape)
 
-    def _masked(self, x: Tensor, mask: Tensor) -> Tensor:
-        real = mask.unsqueeze(-1)
-        wide = torch.where(real, x, 0).to(torch.promote_types(x.dtype, torch.float32))
-        axes = tuple(range(x.ndim - 1))
-        count = mask.sum()
-        divisor = count.clamp_min(1)
-        mean = wide.sum(axes) / divisor
-        variance = torch.where(real, wide - mean, 0).square().sum(axes) / divisor
-        if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
-            if self.num_batches_tracked is not None:
-                self.num_batches_tracked.add_(1)
-            # A batch without a real position says nothing about the data; torch's running variance is unbiased.
-            momentum = torch.where(count > 0, self._momentum(), 0.0)
-            unbiased = variance.detach() * divisor / (divisor - 1).clamp_min(1)
-            self.running_mean.lerp_(mean.detach().to(self.running_mean.dtype), momentum.to(self.running_mean.dtype))
-            self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum.to(self.running_var.dtype))
-        scale = (variance + self.eps).rsqrt()
-        if self.weight is not None:
-            scale = scale * self.weight
-        shift = -mean * scale
-        if self.bias is not None:
-            shift = shift + self.bias
-        return (x * scale + shift).to(x.dtype)
-
-    def _momentum(self) -> float:
-        if self.momentum is not None:
-            return self.momentum
-        return 1.0 / float(self.num_batches_tracked) if self.num_batches_tracked is not None else 0.0
-
     def _check_input_dim(self, input: Tensor) -> None:
         """Any rank: channels are last."""
+
+
+def normalise(
+    norm: nn.modules.batchnorm._BatchNorm,
+    x: Float[Tensor, "B *N C"],
+    mask: Bool[Tensor, "B *N"] | None,
+    total: Callable[[Tensor], Tensor] = lambda own: own,
+) -> Float[Tensor, "B *N C"]:
+    """What a batch norm makes of x in training, by the statistics of its real positions, which the running ones follow.
+
+    Args:
+        norm: weight, bias, running statistics, eps and momentum.
+        x: channels last.
+        mask: True at real positions; None if all are.
+        total: sum over the parts of a batch, of which x is one; differentiable.
+    """
+    x_real = x if mask is None else torch.where(mask.unsqueeze(-1), x, 0)
+    wide = x_real.to(torch.promote_types(x.dtype, torch.float32))
+    axes = tuple(range(x.ndim - 1))
+    own = torch.tensor(x[..., 0].numel(), device=x.device) if mask is None else mask.sum()
+    sums = total(torch.cat([wide.sum(axes), own.to(wide.dtype)[None]]))  # (C + 1,)
+    count, divisor = sums[-1].detach(), sums[-1].detach().clamp_min(1)
+    mean = sums[:-1] / divisor
+    apart = wide - mean if mask is None else torch.where(mask.unsqueeze(-1), wide - mean, 0)
+    variance = total(apart.square().sum(axes)) / divisor
+    if norm.track_running_stats and norm.running_mean is not None and norm.running_var is not None:
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked.add_(1)
+        # A batch without a real position says nothing about the data; torch's running variance is unbiased.
+        momentum = (count > 0).to(wide.dtype) * _momentum(norm)
+        unbiased = variance.detach() * divisor / (divisor - 1).clamp_min(1)
+        norm.running_mean.lerp_(mean.detach().to(norm.running_mean.dtype), momentum.to(norm.running_mean.dtype))
+        norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), momentum.to(norm.running_var.dtype))
+    scale = (variance + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight
+    shift = -mean * scale
+    if norm.bias is not None:
+        shift = shift + norm.bias
+    return (x * scale + shift).to(x.dtype)
+
+
+def _momentum(norm: nn.modules.batchnorm._BatchNorm) -> float:
+    if norm.momentum is not None:
+        return norm.momentum
+    return 1.0 / float(norm.num_batches_tracked) if norm.num_batches_tracked is not None else 0.0
 
 
 class LayerNorm(nn.LayerNorm):

@@ -228,7 +228,7 @@ class CorpusData(Data):
         if self.streaming:
             return self._stream_to_train()
         rows = TrainingRows(self.documents("train"), self.length, [self.seed])
-        sampler = EpochSampler(rows, batch_size=self.batch_size, seed=self.seed, **self._process)
+        sampler = EpochSampler(rows, batch_size=self.batch_size, seed=self.seed, **self.share)
         return ResumableLoader(
             rows,
             sampler=sampler,
@@ -251,7 +251,7 @@ class CorpusData(Data):
             length=self.length,
             block=self.shuffle_buffer,
             seed=self.seed,
-            **self._process,
+            **self.share,
         )
         options = self._loader_options() | {"persistent_workers": False}  # each time they begin elsewhere
         self._stream = StreamLoader(rows, trained=self._trained_in_all, **options)
@@ -301,30 +301,18 @@ class CorpusData(Data):
             length=self.length,
             stride=self.stride,
             block=self.shuffle_buffer,
-            **self._process,
+            **self.share,
         )
         return DataLoader(rows, **self._loader_options())
 
     def _windows(self, documents: Documents) -> DataLoader:
         rows = EvaluationRows(documents, self.length, self.stride)
-        return DataLoader(rows, sampler=InOrder(rows, **self._process), **self._loader_options())
+        return DataLoader(rows, sampler=InOrder(rows, **self.share), **self._loader_options())
 
     @property
     def collate(self) -> Callable:
         """Rows side by side, padded where they are shorter."""
         return partial(pad_rows, mark=self.tokens.pad)
-
-    @property
-    def _process(self) -> dict[str, Any]:
-        """How many processes there are, and which this is."""
-        return (
-            {"replicas": self.trainer.world_size, "rank": self.trainer.global_rank}
-            if self.trainer
-            else {
-                "replicas": 1,
-                "rank": 0,
-            }
-        )
 
     def _column(self, table: Any) -> str:
         return find_text_column(table, self.text_column)

@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 from torch.utils.data import DataLoader, DistributedSampler
 
-from tasks.metrics import BINS, Reliability, evaluation_metrics, own_rows, report_metrics, training_metrics
+from tasks.metrics import BINS, Reliability, evaluation_metrics, mean_loss, own_rows, report_metrics, training_metrics
 
 CLASSES = 5
 
@@ -109,3 +109,12 @@ def test_documents_that_processes_repeat_are_not_counted():
 def test_one_process_counts_all():
     assert own_rows(SimpleNamespace(_trainer=None), 0, 7) == 7
     assert own_rows(SimpleNamespace(_trainer=SimpleNamespace(world_size=1)), 0, 7) == 7
+
+
+def test_the_mean_loss_weighs_rows():
+    metric = mean_loss()
+    metric.update(torch.tensor(1.0), 3)
+    metric.update(torch.tensor(5.0), 1)
+    assert metric.compute() == 2
+    metric.update(torch.tensor(torch.nan), 1)
+    assert metric.compute().isnan()

@@ -1,0 +1,86 @@
+"""Batch norms whose statistics are those of all processes of a distributed training, on any device, masks included."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, distributed, nn
+
+from lambda_seq.layers.norm import MaskedBatchNorm, normalise
+
+
+class SyncedMaskedBatchNorm(MaskedBatchNorm):
+    """`MaskedBatchNorm` that counts the real positions of all processes."""
+
+    def forward(self, x: Float[Tensor, "B *N C"], mask: Bool[Tensor, "B *N"] | None = None) -> Float[Tensor, "B *N C"]:
+        """Normalise x; processes may have other B, other N and another number of real positions."""
+        if not self.training and self.track_running_stats:
+            return super().forward(x, mask)
+        return normalise(self, x, mask, total)
+
+
+class SyncedBatchNorm2d(nn.BatchNorm2d):
+    """`torch.nn.BatchNorm2d` over the images of all processes; unlike `torch.nn.SyncBatchNorm` on CPUs as well."""
+
+    def forward(self, input: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        """Normalise images, of any number on each process."""
+        if not self.training and self.track_running_stats:
+            return super().forward(input)
+        return normalise(self, input.movedim(1, -1), None, total).movedim(-1, 1)
+
+
+SYNCED: dict[type[nn.Module], type[nn.Module]] = {
+    MaskedBatchNorm: SyncedMaskedBatchNorm,
+    nn.BatchNorm2d: SyncedBatchNorm2d,
+}
+
+
+def synchronise(module: nn.Module) -> nn.Module:
+    """Let all batch norms in a module share their statistics; they keep weights, buffers and names.
+
+    Returns:
+        The module.
+
+    Raises:
+        TypeError: a batch norm of a kind that cannot.
+    """
+    for name, norm in module.named_modules():
+        # The class alone is exchanged, as `fully_shard` does: no reference, hook or memory format is lost.
+        if type(norm) in SYNCED:
+            norm.__class__ = SYNCED[type(norm)]
+        elif isinstance(norm, nn.modules.batchnorm._BatchNorm) and type(norm) not in SYNCED.values():
+            raise TypeError(
+                f"{name} is a {type(norm).__name__}: expected {', '.join(kind.__name__ for kind in SYNCED)}"
+            )
+    return module
+
+
+def separate(module: nn.Module) -> nn.Module:
+    """Undo `synchronise`: each process counts its own positions again. Returns the module."""
+    kinds = {synced: own for own, synced in SYNCED.items()}
+    for norm in module.modules():
+        if type(norm) in kinds:
+            norm.__class__ = kinds[type(norm)]
+    return module
+
+
+def total(own: Tensor) -> Tensor:
+    """The sum of a tensor over all processes, which all have to ask for; one process alone has it already."""
+    if not distributed.is_available() or not distributed.is_initialized():
+        return own
+    found: Tensor = _Total.apply(own)
+    return found
+
+
+class _Total(torch.autograd.Function):
+    """The sum over processes. What it does to each loss counts, so that gradients are summed over processes, too."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, own: Tensor) -> Tensor:
+        found = own.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(found)
+        return found
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> Tensor:
+        return _Total.forward(ctx, gradients[0])

@@ -1,0 +1,229 @@
+"""Kill a training again and again, resume it each time, and see that it ends as if nothing had happened.
+
+    python scripts/kill_and_resume.py --kills 20 --out scripts/results/kill_and_resume
+
+The same small training runs twice: once undisturbed, and once with all its processes killed (SIGKILL, which no program
+can hear) at random moments, of four kills one while it writes a checkpoint, one while it may still be starting.
+`--ckpt_path last` goes on each time. The final weights and states of the optimizer must be equal to the last bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from multiprocessing.context import ForkProcess as Training
+from pathlib import Path
+from typing import Any
+
+import torch
+from machine import describe
+from recording import Record, Recorder
+
+from tasks import cli
+from tasks.storage import PARTIAL, damage, newest
+
+ROOT = Path(__file__).resolve().parents[1]
+TRAINING = (
+    *("fit", "--config", str(ROOT / "tasks/configs/associative_recall.yaml"), "--data.train_size=400"),
+    *("--data.validation_size=64", "--data.test_size=64", "--data.batch_size=8", "--trainer.max_epochs=4"),
+    *("--model.options.dropout=0.2", "--last.every_n_train_steps=1", "--test_after_fit=false", "--export=false"),
+    *("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu"),
+)
+STEPS = 200  # of the whole training
+PATIENCE = 300.0  # most seconds until a training has come to the step at which it is killed
+PAUSE = 0.2  # most seconds from there to the kill, about as long as a step
+LOADING = 4.0  # most seconds to a kill of a training that may still be starting
+MOMENTS = ("training", "writing", "training", "starting")  # when to kill, in turn
+
+
+def start(folder: Path, options: Sequence[str]) -> Training:
+    """A command line of lambda-seq as a group of processes of its own.
+
+    It is forked from this process, which has imported all it needs: that takes longer than the whole training.
+    """
+    words = [*TRAINING, f"--output_dir={folder}", *options]
+    process = multiprocessing.get_context("fork").Process(target=train, args=(folder / "printed.txt", words))
+    process.start()
+    return process
+
+
+def train(printed: Path, words: Sequence[str]) -> None:
+    """Be `lambda-seq WORDS`, printing to a file."""
+    os.setsid()
+    with printed.open("a", encoding="utf-8") as file:
+        os.dup2(file.fileno(), sys.stdout.fileno())
+        os.dup2(file.fileno(), sys.stderr.fileno())
+    sys.argv = ["lambda-seq", *words]
+    cli.main()
+
+
+def kill(process: Training) -> None:
+    """Kill all processes of a training, at once."""
+    if process.pid is None:
+        return
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:  # not yet a group
+        process.kill()
+    process.join()
+
+
+def interrupt(folder: Path, options: Sequence[str], moment: str, most: int, chance: random.Random) -> Record | None:
+    """Start or resume the training and kill it; what was found then, or None if it came to its end before.
+
+    Args:
+        folder: of the run.
+        options: of the command line.
+        moment: "training"; "writing", while it writes a checkpoint; or "starting", perhaps before it trains.
+        most: steps that it trains before.
+        chance: how many, and when after the last of them.
+    """
+    last = folder / "checkpoints" / "last.ckpt"
+    partial, before = last.with_name(last.name + PARTIAL), written(last)
+    process, began = start(folder, options), time.monotonic()
+    try:
+        for _ in range(0 if moment == "starting" else chance.randint(1, most)):
+            seen = written(last)
+            wait(process, began, lambda seen=seen: written(last) != seen)  # each step is saved
+        time.sleep(chance.uniform(0, LOADING if moment == "starting" else PAUSE))
+        if moment == "writing":
+            wait(process, began, partial.exists)
+        ended = process.exitcode
+    finally:
+        if process.exitcode is None:
+            kill(process)
+    if ended == 0:
+        return None
+    if ended is not None:
+        raise RuntimeError(f"the training ended by itself, with status {ended}; see {folder / 'printed.txt'}")
+    found = newest(last)
+    step = torch.load(found, weights_only=True)["global_step"]
+    return {
+        "seconds": round(time.monotonic() - began, 1),
+        "during": "writing a checkpoint" if partial.exists() else "training" if written(last) != before else "starting",
+        "last": damage(last) or "whole",
+        "step": step,
+    }
+
+
+def wait(process: Training, began: float, condition: Any) -> None:
+    """Until a condition holds or the process ends.
+
+    Raises:
+        TimeoutError: after `PATIENCE` seconds.
+    """
+    while process.exitcode is None and not condition():
+        if time.monotonic() - began > PATIENCE:
+            raise TimeoutError(f"no checkpoint was written in {PATIENCE:.0f} s")
+        time.sleep(0.0005)
+
+
+def written(file: Path) -> int | None:
+    """When a file was written, in nanoseconds; None if there is none."""
+    return file.stat().st_mtime_ns if file.is_file() else None
+
+
+def complete(folder: Path, options: Sequence[str]) -> None:
+    """Start or resume the training and let it finish.
+
+    Raises:
+        RuntimeError: it fails.
+    """
+    process = start(folder, options)
+    process.join()
+    if process.exitcode:
+        raise RuntimeError(f"the training failed, with status {process.exitcode}; see {folder / 'printed.txt'}")
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """Names of what two runs left that is not equal to the last bit, of the last and the best checkpoint."""
+    found = []
+    for name in ("last.ckpt", "best.ckpt"):
+        files = (run / "checkpoints" / name for run in (one, other))
+        first, second = (leaves(torch.load(file, weights_only=True)) for file in files)
+        differing = [key for key in first.keys() | second.keys() if not same(first.get(key), second.get(key))]
+        found += [f"{name}: {key}" for key in differing]
+    return sorted(found)
+
+
+def leaves(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Weights, states of the optimizer and of the learning rate, and the steps, by name."""
+    kept = {name: checkpoint[name] for name in ("state_dict", "optimizer_states", "lr_schedulers", "global_step")}
+    found: dict[str, Any] = {}
+    stack = [("", kept)]
+    while stack:
+        prefix, value = stack.pop()
+        if isinstance(value, dict | list):
+            items = value.items() if isinstance(value, dict) else enumerate(value)
+            stack += [(f"{prefix}.{name}" if prefix else str(name), part) for name, part in items]
+        else:
+            found[prefix] = value
+    return found
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two leaves are equal, tensors in every bit."""
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    return bool(one == other)
+
+
+def table(records: Sequence[Record], equal: bool) -> str:
+    """The kills as Markdown."""
+    lines = ["| kill | after s | while | last.ckpt then | goes on from step |", "|---:|---:|---|---|---:|"]
+    lines += [
+        f"| {record['key']['kill']} | {record['seconds']} | {record['during']} | {record['last']} | {record['step']} |"
+        for record in records
+    ]
+    verdict = "equal in every bit to those" if equal else "NOT equal to those"
+    lines += ["", f"Resumed {len(records)} of {len(records)} times. Weights and states of the optimizer are {verdict}"]
+    return "\n".join([*lines, "of the run that was never stopped.", ""])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run it; the exit status says whether all is equal."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20, help="how many times to kill the training")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--out", type=Path, help="write the table and its data to OUT.md and OUT.json")
+    parser.add_argument("options", nargs="*", help="options of lambda-seq fit, after --")
+    given = parser.parse_args(arguments)
+    chance = random.Random(given.seed)
+    torch.set_num_threads(1)
+    folder = Path(tempfile.mkdtemp(prefix="kill_and_resume_"))
+    whole, killed = folder / "whole", folder / "killed"
+    for run in (whole, killed):
+        run.mkdir()
+    command = ["python", "scripts/kill_and_resume.py", *(sys.argv[1:] if arguments is None else arguments)]
+    recorder = Recorder((given.out or folder / "kills").with_suffix(".json"), command, describe(1, "cpu"))
+    complete(whole, given.options)
+    resume = [*given.options, "--ckpt_path=last"]
+    for number in range(1, given.kills + 1):
+        found = interrupt(killed, resume, MOMENTS[(number - 1) % len(MOMENTS)], STEPS // given.kills, chance)
+        if found is None:
+            print(f"the training came to its end before kill {number}", file=sys.stderr)
+            break
+        recorder.add({"kill": number}, **found)
+        print(f"kill {number}: {found}", flush=True)
+    complete(killed, resume)
+    differing = differences(whole, killed)
+    text = table(recorder.records, not differing)
+    if given.out:
+        heading = f"# Killed {len(recorder.records)} times\n\n`{' '.join(command)}`\n\n"
+        given.out.with_suffix(".md").write_text(heading + text, encoding="utf-8")
+    print(text)
+    if differing or len(recorder.records) < given.kills:
+        sys.exit(f"error: {len(recorder.records)} kills, different: {differing[:5]}; the runs are in {folder}")
+    shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()

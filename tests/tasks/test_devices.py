@@ -1,0 +1,105 @@
+"""Several processes train what a single one does on all their rows together, by options alone."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+from commands import run
+from small_data import QUIET, TINY_ENCODER, TINY_RESNET, image_folder, texts, write_jsonl
+
+STEPS = 10
+SGD = ("--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.1", "--model.optimizer.momentum=0.9")
+SAME = (
+    *("fit", *QUIET, *SGD, "--trainer.accelerator=cpu", f"--trainer.max_steps={STEPS}", "--trainer.max_epochs=-1"),
+    *("--trainer.log_every_n_steps=1", "--test_after_fit=false", "--trainer.num_sanity_val_steps=0"),
+)
+# Nothing random, which each process would draw for its own rows. Rows of one batch have other lengths on each process.
+PLAIN = tuple(f"--model.options.{name}=0" for name in ("dropout", "token_dropout"))
+TEXTS = ("--config", "tasks/configs/text_classification.yaml", *TINY_ENCODER, *PLAIN, "--data.path=stories")
+IMAGES = ("--config", "tasks/configs/image_classification.yaml", *TINY_RESNET, "--data.path=pictures")
+DDP = ("--trainer.strategy=ddp", "--trainer.sync_batchnorm=true")
+FSDP2 = ("--trainer.strategy=fsdp2",)
+
+
+@pytest.fixture(autouse=True)
+def data():
+    """48 texts of many lengths, or 48 pictures, to train on; few to validate, which no two processes share equally."""
+    for split, count in {"train": 48, "validation": 7, "test": 7}.items():
+        write_jsonl(Path("stories") / f"{split}.jsonl", texts(count))
+    image_folder(Path("pictures"), {"train": 24, "validation": 3, "test": 3})
+    (Path("pictures") / "validation" / "up" / "02.png").unlink()
+
+
+def fit(name: str, *options: str) -> tuple[dict, dict[str, list[float]]]:
+    """The last checkpoint of a training, and what it logged, by name."""
+    run(*SAME, *options, f"--output_dir={name}")
+    logged: dict[str, list[float]] = {}
+    with Path(name, "csv", "version_0", "metrics.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            for metric, value in row.items():
+                if value and metric.partition("/")[0] in ("train", "val"):
+                    logged.setdefault(metric, []).append(float(value))
+    return torch.load(f"{name}/checkpoints/last.ckpt", weights_only=True), logged
+
+
+def assert_equal(found: tuple, expected: tuple, tolerance: float) -> None:
+    """The losses of all steps, the gradients (as momentum adds them up), weights, norms and metrics."""
+    (checkpoint, logged), (single, logged_alone) = found, expected
+    assert checkpoint["global_step"] == single["global_step"] == STEPS
+    close = {"atol": tolerance, "rtol": tolerance}
+    torch.testing.assert_close(checkpoint["state_dict"], single["state_dict"], **close)
+    momenta, alone = (
+        [state["momentum_buffer"] for state in one["optimizer_states"][0]["state"].values()]
+        for one in (checkpoint, single)
+    )
+    assert any(momentum.abs().max() > 1e-3 for momentum in momenta)
+    torch.testing.assert_close(momenta, alone, **close)
+    assert len(logged["train/loss_step"]) == STEPS
+    assert logged.keys() == logged_alone.keys()
+    for name, values in logged.items():
+        # Metrics compute with float32, whatever the network does; but a row counted twice makes more than 1e-2
+        exact = tolerance if name == "train/loss_step" else 1e-5
+        assert values == pytest.approx(logged_alone[name], abs=exact, rel=exact), name
+
+
+def process(count: int) -> tuple[str, str]:
+    return f"--trainer.devices={count}", f"--data.batch_size={8 // count}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "tolerance"), [("64-true", 1e-9), ("32-true", 1e-5)])
+def test_two_processes_are_as_one_on_masked_texts(precision, tolerance):
+    options = (*TEXTS, f"--trainer.precision={precision}")
+    single = fit("single", *options, *process(1))
+    assert_equal(fit("ddp", *options, *process(2), *DDP), single, tolerance)
+    assert_equal(fit("fsdp2", *options, *process(2), *FSDP2), single, tolerance)
+
+
+@pytest.mark.slow
+def test_four_processes_are_as_one():
+    options = (*TEXTS, "--trainer.precision=64-true")
+    single = fit("single", *options, *process(1))
+    assert_equal(fit("ddp", *options, *process(4), *DDP), single, 1e-9)
+    assert_equal(fit("fsdp2", *options, *process(4), *FSDP2), single, 1e-9)
+
+
+@pytest.mark.slow
+def test_two_processes_are_as_one_on_pictures_with_accumulation():
+    """The other kind of batch norm; each step takes two batches of 4, which have their own statistics."""
+    options = (*IMAGES, "--trainer.precision=64-true", "--trainer.accumulate_grad_batches=2")
+    single = fit("single", *options, "--data.batch_size=4")
+    assert_equal(fit("ddp", *options, "--data.batch_size=2", "--trainer.devices=2", *DDP), single, 1e-9)
+
+
+@pytest.mark.slow
+def test_sharded_training_in_bf16_is_stopped_resumed_tested_and_exported_on_one_device():
+    options = (*TEXTS, *process(2), *FSDP2, "--trainer.precision=bf16-mixed", "--trainer.gradient_clip_val=1")
+    whole, _ = fit("whole", *options)
+    run(*SAME, *options, "--output_dir=part", "--trainer.max_steps=4", "--model.schedule_steps=10")
+    run(*SAME, *options, "--output_dir=part", "--ckpt_path=last", "--test_after_fit=true")
+    resumed = torch.load("part/checkpoints/last.ckpt", weights_only=True)
+    torch.testing.assert_close(resumed["state_dict"], whole["state_dict"], atol=0, rtol=0)
+    assert all(type(tensor) is torch.Tensor for tensor in resumed["state_dict"].values())
+    assert Path("part/model/model.safetensors").is_file()
+    assert "test/loss" in run("test", *TEXTS, *QUIET, "--output_dir=part", "--trainer.accelerator=cpu")
