@@ -7,9 +7,11 @@ from lambda_seq.layers.multiscale import MultiScalePosition
 from lambda_seq.layers.norm import LayerNorm, MaskedBatchNorm, RMSNorm, make_norm
 from lambda_seq.layers.position import PositionEmbedding, RelativePositionTable, resize_positions
 from lambda_seq.layers.resizing import resize_table
+from lambda_seq.layers.whole import WHOLE, Whole
 
 __all__ = [
     "POSITIONS",
+    "WHOLE",
     "ExponentialPosition",
     "LambdaLayer",
     "LambdaLayer1d",
@@ -20,6 +22,7 @@ __all__ = [
     "PositionEmbedding",
     "RMSNorm",
     "RelativePositionTable",
+    "Whole",
     "make_norm",
     "make_position",
     "resize_positions",

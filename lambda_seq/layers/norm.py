@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from lambda_seq.layers.whole import WHOLE, Whole
+
 NORMS = ("batch", "layer", "rms", "none")
 
 
@@ -17,11 +19,13 @@ class MaskedBatchNorm(nn.modules.batchnorm._BatchNorm):
     Parameters, buffers and state dict are those of `torch.nn.BatchNorm1d`; without a mask it computes the same.
     """
 
+    shards: Whole = WHOLE
+
     def forward(self, x: Float[Tensor, "B *N C"], mask: Bool[Tensor, "B *N"] | None = None) -> Float[Tensor, "B *N C"]:
         """Normalise x; masked positions are normalised with the statistics of the real ones."""
         training = self.training or not self.track_running_stats
-        if training and mask is not None:
-            return self._masked(x, mask)
+        if training and (mask is not None or self.shards.split):
+            return self._masked(x, x.new_ones(x.shape[:-1], dtype=torch.bool) if mask is None else mask)
         if training and self.track_running_stats and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
         normalised = F.batch_norm(
@@ -40,10 +44,10 @@ class MaskedBatchNorm(nn.modules.batchnorm._BatchNorm):
         real = mask.unsqueeze(-1)
         wide = torch.where(real, x, 0).to(torch.promote_types(x.dtype, torch.float32))
         axes = tuple(range(x.ndim - 1))
-        count = mask.sum()
+        count = self.shards.sum(mask.sum())
         divisor = count.clamp_min(1)
-        mean = wide.sum(axes) / divisor
-        variance = torch.where(real, wide - mean, 0).square().sum(axes) / divisor
+        mean = self.shards.sum(wide.sum(axes)) / divisor
+        variance = self.shards.sum(torch.where(real, wide - mean, 0).square().sum(axes)) / divisor
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
             if self.num_batches_tracked is not None:
                 self.num_batches_tracked.add_(1)
