@@ -37,7 +37,7 @@ class Processes:
             self.start()
         for pipe in self.pipes:
             pipe.send((function, arguments))
-        answers = [pipe.recv() if pipe.poll(SECONDS) else (False, "no answer") for pipe in self.pipes]
+        answers = [_answer(pipe) for pipe in self.pipes]
         failed = [f"process {rank}: {answer}" for rank, (well, answer) in enumerate(answers) if not well]
         if failed:
             self.stop()  # the others may be waiting for the one that failed
@@ -51,6 +51,13 @@ class Processes:
         if self.processes:
             self.folder.cleanup()
         self.processes = []
+
+
+def _answer(pipe):
+    try:
+        return pipe.recv() if pipe.poll(SECONDS) else (False, "no answer")
+    except EOFError:
+        return False, "ended"
 
 
 def _serve(rank, ranks, file, pipe):
