@@ -25,7 +25,7 @@ class MaskedBatchNorm(nn.modules.batchnorm._BatchNorm):
         """Normalise x; masked positions are normalised with the statistics of the real ones."""
         training = self.training or not self.track_running_stats
         if training and (mask is not None or self.shards.split):
-            return self._masked(x, x.new_ones(x.shape[:-1], dtype=torch.bool) if mask is None else mask)
+            return self._counted(x, mask)
         if training and self.track_running_stats and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
         normalised = F.batch_norm(
@@ -40,14 +40,9 @@ class MaskedBatchNorm(nn.modules.batchnorm._BatchNorm):
         )
         return normalised.view(x.shape)
 
-    def _masked(self, x: Tensor, mask: Tensor) -> Tensor:
-        real = mask.unsqueeze(-1)
-        wide = torch.where(real, x, 0).to(torch.promote_types(x.dtype, torch.float32))
-        axes = tuple(range(x.ndim - 1))
-        count = self.shards.sum(mask.sum())
+    def _counted(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        count, mean, variance = self._statistics(x, mask)
         divisor = count.clamp_min(1)
-        mean = self.shards.sum(wide.sum(axes)) / divisor
-        variance = self.shards.sum(torch.where(real, wide - mean, 0).square().sum(axes)) / divisor
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
             if self.num_batches_tracked is not None:
                 self.num_batches_tracked.add_(1)
@@ -63,6 +58,23 @@ class MaskedBatchNorm(nn.modules.batchnorm._BatchNorm):
         if self.bias is not None:
             shift = shift + self.bias
         return (x * scale + shift).to(x.dtype)
+
+    def _statistics(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Number of real positions, mean and variance (C,) over them, those of other chunks included."""
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        axes = tuple(range(x.ndim - 1))
+        if mask is None:  # the chunks' own, put together: nothing as large as x is kept for the backward pass
+            own = x.new_tensor(x[..., 0].numel(), dtype=torch.int64)
+            count = self.shards.sum(own)
+            variance, mean = torch.var_mean(wide, axes, correction=0)
+            whole = self.shards.sum(mean * own) / count
+            return count, whole, self.shards.sum((variance + (mean - whole).square()) * own) / count
+        real = mask.unsqueeze(-1)
+        wide = torch.where(real, wide, 0)
+        count = self.shards.sum(mask.sum())
+        mean = self.shards.sum(wide.sum(axes)) / count.clamp_min(1)
+        squares = torch.where(real, wide - mean, 0).square().sum(axes)
+        return count, mean, self.shards.sum(squares) / count.clamp_min(1)
 
     def _momentum(self) -> float:
         if self.momentum is not None:

@@ -12,6 +12,8 @@ scope, whatever the length. Outputs, gradients and statistics are those of one p
 
 from lambda_seq.parallel.collectives import Traffic, count_traffic
 from lambda_seq.parallel.sequence import (
+    DATA,
+    SEQUENCE,
     average_gradients,
     gather_sequence,
     make_mesh,
@@ -24,7 +26,9 @@ from lambda_seq.parallel.sequence import (
 from lambda_seq.parallel.shard import EXCHANGES, Shard, lambda_layer
 
 __all__ = [
+    "DATA",
     "EXCHANGES",
+    "SEQUENCE",
     "Shard",
     "Traffic",
     "average_gradients",

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lambda_seq.functional.content import apply
 from lambda_seq.functional.naive import inverse_root
 from lambda_seq.functional.operators import without_autocast
-from lambda_seq.functional.scan import scan
+from lambda_seq.functional.scan import ScanState, scan
 from lambda_seq.parallel import collectives
 
 
@@ -42,13 +41,8 @@ def content(
             lambdas = (sums * _scale(norm, key_norm)).sum(1)  # (B, K, V)
             beside = None if position is None else position.unsqueeze(2)
             return apply(query.unsqueeze(2), lambdas, beside).squeeze(2)
-        keys, values = as_positions(*earlier(sums, norm, top, group), key_norm)
-        count = keys.shape[2]
-        queries = F.pad(query.to(wide), (0, 0, count, 0))  # (B, H, K + N, K)
-        keys = torch.cat([keys, key.to(wide)], 2)
-        values = torch.cat([values, value.to(wide)], 2)
-        output = scan(queries.unsqueeze(2), keys.unsqueeze(2), values.unsqueeze(2), key_norm)
-    output = output.squeeze(2)[:, :, count:].to(query.dtype)
+        before = earlier(sums, norm, top, group)
+        output = scan(query.unsqueeze(2), key.unsqueeze(2), value.unsqueeze(2), key_norm, before).squeeze(2)
     return output if position is None else output + position
 
 
@@ -65,8 +59,8 @@ def summary(key: Tensor, value: Tensor, key_norm: str) -> tuple[Tensor, Tensor, 
     return key.mT @ value, norm, top
 
 
-def earlier(sums: Tensor, norm: Tensor, top: Tensor, group: dist.ProcessGroup) -> tuple[Tensor, Tensor, Tensor]:
-    """The summary of all earlier chunks, from that of this one."""
+def earlier(sums: Tensor, norm: Tensor, top: Tensor, group: dist.ProcessGroup) -> ScanState:
+    """What queries of this chunk see of all earlier ones, from the summary of this one."""
     packed = torch.cat([sums, norm.unsqueeze(-1), top.unsqueeze(-1)], -1)  # (B, U, K, V + 2)
     everyone = collectives.gathered(packed, group)  # (P, B, U, K, V + 2)
     # Later ones count nothing but stay in the graph: all processes take part in its backward pass.
@@ -76,27 +70,7 @@ def earlier(sums: Tensor, norm: Tensor, top: Tensor, group: dist.ProcessGroup) -
     top = tops.amax(0)
     shrink = (tops - _finite(top)).exp().unsqueeze(-1)
     total = (everyone[..., :-1].masked_fill(later, 0) * shrink).sum(0)
-    return total[..., :-1], total[..., -1], top
-
-
-def as_positions(sums: Tensor, norm: Tensor, top: Tensor, key_norm: str) -> tuple[Tensor, Tensor]:
-    """Keys (B, U, K, K) and values (B, U, K, V) of K positions that a scan sums up to this state.
-
-    Position j has a key in channel j only, so that its value is all that this channel's row of S holds.
-    """
-    present = norm > 0
-    safe = torch.where(present, norm, 1)
-    blank = 0.0
-    if key_norm == "softmax":
-        keys = torch.where(present, _finite(top) + safe.log(), -torch.inf)
-        values, blank = sums / safe.unsqueeze(-1), -torch.inf
-    elif key_norm == "l2":
-        root = safe.sqrt()
-        keys, values = torch.where(present, root, 0), sums / root.unsqueeze(-1)
-    else:
-        keys, values = torch.ones_like(norm), sums
-    own = torch.eye(norm.shape[-1], dtype=torch.bool, device=norm.device)
-    return torch.where(own, keys.unsqueeze(-1), blank), values
+    return ScanState(total[..., :-1].contiguous(), total[..., -1].unsqueeze(2), top.unsqueeze(2))
 
 
 def _finite(top: Tensor) -> Tensor:

@@ -39,12 +39,28 @@ def halo(
     algorithm: str,
 ) -> Float[Tensor, "B H N V"]:
     """The position part from this chunk's values and those within reach of it."""
-    left, right = neighbours(value, layout, group, *reach(embedding, causal), 2)
-    first, last = left.shape[2], right.shape[2]
-    context = torch.cat([left, value, right], 2)
-    queries = F.pad(query, (0, 0, first, last))  # none at the neighbours' positions
-    output = lambda_layer(queries, None, context, embedding, causal=causal, algorithm=algorithm)
-    return output[:, :, first : first + query.shape[2]]
+    before, after = reach(embedding, causal)
+    output = lambda_layer(query, None, value, embedding, causal=causal, algorithm=algorithm)
+    if not before:
+        return output
+    left, right = neighbours(value, layout, group, before, after, 2)
+    # What neighbours add to the outputs at the ends. Also where there are none: all processes go backward alike.
+    count = query.shape[2]
+    near = _beyond(query[:, :, :before], left, embedding, causal, algorithm, front=True)
+    output = output + F.pad(near, (0, 0, 0, count - near.shape[2]))
+    if after:
+        near = _beyond(query[:, :, -after:], right, embedding, causal, algorithm, front=False)
+        output = output + F.pad(near, (0, 0, count - near.shape[2], 0))
+    return output
+
+
+def _beyond(query: Tensor, halo: Tensor, embedding: Tensor, causal: bool, algorithm: str, *, front: bool) -> Tensor:
+    """The position part of some queries from the values in front of them, or behind them, alone."""
+    others, count = halo.shape[2], query.shape[2]
+    queries = F.pad(query, (0, 0, others, 0) if front else (0, 0, 0, others))
+    values = F.pad(halo, (0, 0, 0, count) if front else (0, 0, count, 0))
+    output = lambda_layer(queries, None, values, embedding, causal=causal, algorithm=algorithm)
+    return output[:, :, others:] if front else output[:, :, :count]
 
 
 def reach(embedding: Tensor, causal: bool) -> tuple[int, int]:

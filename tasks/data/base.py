@@ -82,6 +82,12 @@ class Data(LightningDataModule, ABC):
             "persistent_workers": self.num_workers > 0,
         }
 
+    @property
+    def _process(self) -> dict[str, Any]:
+        """How many processes have rows of their own, and which of these this is."""
+        found = self.trainer.distributed_sampler_kwargs if self.trainer else None
+        return {"replicas": found["num_replicas"], "rank": found["rank"]} if found else {"replicas": 1, "rank": 0}
+
     def _trained(self) -> int:
         """Batches of this epoch that the trainer is done with."""
         return self.trainer.fit_loop.epoch_loop.batch_progress.current.ready if self.trainer else 0

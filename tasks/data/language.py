@@ -314,18 +314,6 @@ class CorpusData(Data):
         """Rows side by side, padded where they are shorter."""
         return partial(pad_rows, mark=self.tokens.pad)
 
-    @property
-    def _process(self) -> dict[str, Any]:
-        """How many processes there are, and which this is."""
-        return (
-            {"replicas": self.trainer.world_size, "rank": self.trainer.global_rank}
-            if self.trainer
-            else {
-                "replicas": 1,
-                "rank": 0,
-            }
-        )
-
     def _column(self, table: Any) -> str:
         return find_text_column(table, self.text_column)
 

@@ -104,8 +104,7 @@ class ClassificationData(Data):
             batch_size=self.batch_size,
             seed=self.seed,
             lengths=self.lengths(rows),
-            replicas=self.trainer.world_size if self.trainer else 1,
-            rank=self.trainer.global_rank if self.trainer else 0,
+            **self._process,
         )
         return ResumableLoader(
             items,
