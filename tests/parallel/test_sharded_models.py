@@ -227,3 +227,20 @@ def test_in_half_precision(four, norm):
     for expected, found in four.run(layer_with, norm, True):
         assert found.dtype == expected.dtype
         torch.testing.assert_close(found, expected, rtol=0.03, atol=0.03)
+
+
+def sent(length):
+    """Bytes that this process sends in a training step of a local layer."""
+    mesh = parallel.make_mesh(4)
+    layer = parallel.parallelize(LambdaLayer1d(8, heads=2, dim_key=4, scope=5, norm="rms"), mesh)
+    x = parallel.shard_sequence(torch.zeros(1, length, 8), mesh)
+    with parallel.count_traffic() as traffic:
+        layer(x).sum().backward()
+    return traffic.total
+
+
+def test_bytes_do_not_depend_on_the_length(four):
+    short, long = (max(four.run(sent, length)) for length in (41, 163))
+    assert short == long
+    values, keys, scope = 4, 4, 5
+    assert 4 * (scope - 1) * values <= long <= 8 * 4 * (keys + scope) * values
