@@ -12,7 +12,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-SECONDS = 120  # that a test may take
+SECONDS = 300  # that a test may take, the start of the processes on a busy machine included
 
 
 class Processes:
@@ -64,7 +64,7 @@ def _serve(rank, ranks, file, pipe):
     warnings.simplefilter("error")
     torch.set_num_threads(1)
     dist.init_process_group(
-        "gloo", store=dist.FileStore(file, ranks), rank=rank, world_size=ranks, timeout=timedelta(seconds=30)
+        "gloo", store=dist.FileStore(file, ranks), rank=rank, world_size=ranks, timeout=timedelta(seconds=SECONDS)
     )
     while True:
         function, arguments = pipe.recv()
