@@ -120,9 +120,10 @@ def neighbours(
     for rank, (start, stop) in enumerate(pairwise(layout.bounds)):
         begin, end = left if rank < mine else right if rank > mine else (0, 0)
         shapes.append(_with_size(x, dim, max(min(end, stop) - max(begin, start), 0)))
-    received = collectives.exchanged(pieces, shapes, group)
-    empty = [x.narrow(dim, 0, 0)]
-    return torch.cat([*empty, *received[:mine]], dim), torch.cat([*empty, *received[mine + 1 :]], dim)
+    # Cut from one tensor: whichever of the two is used, all processes take part in the backward pass of the exchange.
+    both = torch.cat(collectives.exchanged(pieces, shapes, group), dim)
+    front = sum(shape[dim] for shape in shapes[:mine])
+    return both.narrow(dim, 0, front), both.narrow(dim, front, both.shape[dim] - front)
 
 
 def _outside(layout: Layout, rank: int, before: int, after: int) -> tuple[tuple[int, int], tuple[int, int]]:
