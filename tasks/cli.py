@@ -34,6 +34,7 @@ from tasks.predictions import PredictionFile
 from tasks.pretraining import MaskedPretraining
 from tasks.reports import Reports
 from tasks.samples import TextSamples
+from tasks.sequence_parallel import make_strategy
 from tasks.stopping import STOPPED
 from tasks.storage import LAST, AtomicCheckpoints, damage, newest, previous
 from tasks.throughput import ProgressBar, Throughput
@@ -103,6 +104,13 @@ class LambdaCLI(LightningCLI):
             default=None,
             help="Validate, test and keep an exponential moving average of the weights in their place, of this decay "
             "per step, such as 0.9999; it grows from 0.1 at the first steps (default: no average).",
+        )
+        parser.add_argument(
+            "--sequence_parallel",
+            type=PositiveInt,
+            default=1,
+            help="Devices that share each sequence, for sequences that are longer than one device holds; divides the "
+            "number of devices, and the others are data-parallel.",
         )
         parser.add_lightning_class_args(BestCheckpoint, "best")
         parser.add_lightning_class_args(LastCheckpoint, "last")
@@ -179,6 +187,9 @@ class LambdaCLI(LightningCLI):
                 TensorBoardLogger(output, name="tensorboard"),
                 CSVLogger(output, name="csv"),
             ]
+        together = self._get(self.config_init, "sequence_parallel")
+        if together > 1:
+            kwargs["strategy"] = make_strategy(together, trainer.strategy)
         callbacks = [*(trainer.callbacks or []), SeededSteps(self._get(self.config, "seed_everything") or 0)]
         decay = self._get(self.config_init, "ema_decay")
         if decay is not None and self.subcommand == "fit":

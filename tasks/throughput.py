@@ -57,7 +57,8 @@ class Throughput(Callback):
         if logged or time.perf_counter() - self._since >= PERIOD:
             seen = int(self._seen)  # waits for the device
             elapsed = time.perf_counter() - self._since
-            self.rate = seen * trainer.world_size / max(elapsed, 1e-9)
+            rows = trainer.distributed_sampler_kwargs
+            self.rate = seen * (rows["num_replicas"] if rows else 1) / max(elapsed, 1e-9)
             self._restart()
         if logged and self.rate is not None:
             pl_module.log(f"{self.unit}_per_second", self.rate, on_step=True, on_epoch=False, batch_size=1)

@@ -36,17 +36,26 @@ def content(
         return output if position is None else output + position
     key, value = (tensor.flatten(2, 3) for tensor in (key, value))  # (B, U, M, ·)
     wide = torch.promote_types(query.dtype, torch.float32)
-    low = wide if query.device.type == "cpu" else query.dtype  # a CPU has no fast half precision products
     with without_autocast(query.device):
-        lambdas = torch.einsum("bumk,bumv->bkv", _normalise(key.to(wide), mask, key_norm), value.to(wide)).to(low)
-        queries = channels_last(query).flatten(1, 3).to(low)  # (B, Y·X·H, K)
-        if position is None:
-            output = torch.bmm(queries, lambdas)
-        else:  # in one go: one large temporary less than a sum of two outputs
-            output = torch.baddbmm(channels_last(position).flatten(1, 3).to(low), queries, lambdas)
-        output = output.to(query.dtype)
+        lambdas = torch.einsum("bumk,bumv->bkv", _normalise(key.to(wide), mask, key_norm), value.to(wide))
+        return apply(query, lambdas, position)
+
+
+def apply(
+    query: Float[Tensor, "B H Y X K"],
+    lambdas: Float[Tensor, "B K V"],
+    position: Float[Tensor, "B H Y X V"] | None = None,
+) -> Float[Tensor, "B H Y X V"]:
+    """One lambda for all queries, λᵀ q_n^h, added to the position part."""
+    wide = torch.promote_types(query.dtype, torch.float32)
+    low = wide if query.device.type == "cpu" else query.dtype  # a CPU has no fast half precision products
+    queries = channels_last(query).flatten(1, 3).to(low)  # (B, Y·X·H, K)
+    if position is None:
+        output = torch.bmm(queries, lambdas.to(low))
+    else:  # in one go: one large temporary less than a sum of two outputs
+        output = torch.baddbmm(channels_last(position).flatten(1, 3).to(low), queries, lambdas.to(low))
     batch, heads, rows, columns, _ = query.shape
-    return output.view(batch, rows, columns, heads, value.shape[-1]).permute(0, 3, 1, 2, 4)
+    return output.to(query.dtype).view(batch, rows, columns, heads, lambdas.shape[-1]).permute(0, 3, 1, 2, 4)
 
 
 def _normalise(key: Tensor, mask: Tensor | None, key_norm: str) -> Tensor:

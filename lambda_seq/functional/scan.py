@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -160,9 +161,11 @@ class _Scan:
         )
 
 
-def forward(query: Tensor, key: Tensor, value: Tensor, key_norm: str) -> Tensor:
-    """Causal content part of the output, (B, H, 1, N, V)."""
-    return advance(query, key, value, key_norm)[0]
+def forward(
+    query: Tensor, key: Tensor, value: Tensor, sums: Tensor, norm: Tensor, top: Tensor, key_norm: str
+) -> Tensor:
+    """Causal content part of the output, (B, H, 1, N, V), after the positions of a `ScanState`."""
+    return advance(query, key, value, key_norm, ScanState(sums, norm, top))[0]
 
 
 def advance(
@@ -179,9 +182,11 @@ def advance(
     return channels_first(output[:, None]), state
 
 
-def backward(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, key_norm: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of query, key and value; one walk forward for the states, one back."""
-    walk = _Scan(query, key, value, key_norm)
+def backward(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, sums: Tensor, norm: Tensor, top: Tensor, key_norm: str
+) -> tuple[Tensor, ...]:
+    """Gradients of query, key, value and the state (zero of its maximum); a walk forward for the states, one back."""
+    walk = _Scan(query, key, value, key_norm, ScanState(sums, norm, top))
     grad = grad[:, :, 0].transpose(1, 2).to(walk.query.dtype)  # (B, N, H, V)
     states = [walk.state]
     for start, stop in walk.pieces[:-1]:
@@ -197,31 +202,39 @@ def backward(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, key_norm: 
         grad_query[:, start:stop] = part_query
         grad_key[:, start:stop] = part_key.transpose(1, 2)
         grad_value[:, start:stop] = part_value.transpose(1, 2)
-    return channels_first(grad_query[:, None]), channels_first(grad_key[:, None]), channels_first(grad_value[:, None])
+    inputs = (channels_first(part[:, None]) for part in (grad_query, grad_key, grad_value))
+    return *inputs, grad_sums.contiguous(), grad_norm.contiguous(), top.new_zeros(top.shape)
 
 
-_ARGUMENTS = "Tensor query, Tensor key, Tensor value, str key_norm"
-scan = torch.library.custom_op(
+_ARGUMENTS = "Tensor query, Tensor key, Tensor value, Tensor sums, Tensor norm, Tensor top, str key_norm"
+scan_from = torch.library.custom_op(
     "lambda_seq::scan", exactly(forward), mutates_args=(), schema=f"({_ARGUMENTS}) -> Tensor"
 )
 scan_backward = torch.library.custom_op(
     "lambda_seq::scan_backward",
     exactly(backward),
     mutates_args=(),
-    schema=f"(Tensor grad, {_ARGUMENTS}) -> (Tensor, Tensor, Tensor)",
+    schema=f"(Tensor grad, {_ARGUMENTS}) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 
 
-@scan.register_fake
-def _(query: Tensor, key: Tensor, value: Tensor, key_norm: str) -> Tensor:
+@scan_from.register_fake
+def _(query: Tensor, key: Tensor, value: Tensor, *state: Any) -> Tensor:
     batch, heads, rows, columns, _ = query.shape
     return channels_first(query.new_empty(batch, rows, columns, heads, value.shape[-1]))
 
 
 @scan_backward.register_fake
-def _(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, key_norm: str) -> tuple[Tensor, ...]:
+def _(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *state: Any) -> tuple[Tensor, ...]:
     shapes = (tensor.permute(0, 2, 3, 1, 4).shape for tensor in (query, key, value))
-    return tuple(channels_first(query.new_empty(shape)) for shape in shapes)
+    inputs = (channels_first(query.new_empty(shape)) for shape in shapes)
+    return *inputs, *(part.new_empty(part.shape) for part in state[:3])
 
 
-register_gradient(scan, scan_backward, tensors=3)
+register_gradient(scan_from, scan_backward, tensors=6)
+
+
+def scan(query: Tensor, key: Tensor, value: Tensor, key_norm: str, state: ScanState | None = None) -> Tensor:
+    """Causal content part of the output, (B, H, 1, N, V), differentiable, after the positions of a state or none."""
+    state = state or empty_state(key, value)
+    return scan_from(query, key, value, state.sums, state.norm, state.top, key_norm)

@@ -8,9 +8,11 @@ from lambda_seq.layers.norm import LayerNorm, MaskedBatchNorm, RMSNorm, make_nor
 from lambda_seq.layers.position import PositionEmbedding, RelativePositionTable, resize_positions
 from lambda_seq.layers.resizing import resize_table
 from lambda_seq.layers.synced import separate, synchronise
+from lambda_seq.layers.whole import WHOLE, Whole
 
 __all__ = [
     "POSITIONS",
+    "WHOLE",
     "ExponentialPosition",
     "LambdaLayer",
     "LambdaLayer1d",
@@ -21,6 +23,7 @@ __all__ = [
     "PositionEmbedding",
     "RMSNorm",
     "RelativePositionTable",
+    "Whole",
     "make_norm",
     "make_position",
     "resize_positions",

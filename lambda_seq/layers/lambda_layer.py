@@ -13,6 +13,7 @@ from lambda_seq import functional as LF
 from lambda_seq.layers.embeddings import make_position
 from lambda_seq.layers.norm import MaskedBatchNorm, make_norm
 from lambda_seq.layers.position import PositionEmbedding
+from lambda_seq.layers.whole import WHOLE, Whole
 
 QUERY_NORMS = ("none", "softmax")
 
@@ -27,6 +28,8 @@ class LambdaLayer(nn.Module):
 
     All heads share one lambda (multi-query). I. Bello, "LambdaNetworks", ICLR 2021.
     """
+
+    shards: Whole = WHOLE
 
     def __init__(
         self,
@@ -106,12 +109,12 @@ class LambdaLayer(nn.Module):
     ) -> Float[Tensor, "B *N dim_out"]:
         """Mix x over positions; `mask` is True at real positions, others add nothing to any output."""
         self._check(x, mask)
-        query, key, value, embedding = self._inputs(x, mask, x.shape[1:-1])
-        output = LF.lambda_layer(
+        query, key, value = self._projections(x, mask)
+        output = self.shards.lambda_layer(
             query,
             key,
             value,
-            embedding,
+            self.position,
             mask=mask,
             causal=self.causal,
             key_norm=self.key_norm,
@@ -257,6 +260,11 @@ class LambdaLayer1d(LambdaLayer):
         if documents is None:
             return super().forward(x, mask)
         self._check(x, mask)
+        if self.shards.split:
+            raise ValueError(
+                "documents: packed rows cannot be split over processes; give each document a row of its own, padded, "
+                "with a mask"
+            )
         packing = LF.Packing.of(documents, mask)
         packing.check_shape(x.shape[:2], x.device)
         query, key, value, embedding = self._inputs(x, packing.mask, (max(packing.longest, 1),))

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from lambda_seq.layers.whole import WHOLE, Whole
+
 NORMS = ("batch", "layer", "rms", "none")
 
 
@@ -19,11 +21,13 @@ class MaskedBatchNorm(nn.modules.batchnorm._BatchNorm):
     Parameters, buffers and state dict are those of `torch.nn.BatchNorm1d`; without a mask it computes the same.
     """
 
+    shards: Whole = WHOLE
+
     def forward(self, x: Float[Tensor, "B *N C"], mask: Bool[Tensor, "B *N"] | None = None) -> Float[Tensor, "B *N C"]:
         """Normalise x; masked positions are normalised with the statistics of the real ones."""
         training = self.training or not self.track_running_stats
-        if training and mask is not None:
-            return normalise(self, x, mask)
+        if training and (mask is not None or self.shards.split):
+            return normalise(self, x, mask, self.shards.sum)
         if training and self.track_running_stats and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
         normalised = F.batch_norm(
@@ -56,21 +60,13 @@ def normalise(
         mask: True at real positions; None if all are.
         total: sum over the parts of a batch, of which x is one; differentiable.
     """
-    x_real = x if mask is None else torch.where(mask.unsqueeze(-1), x, 0)
-    wide = x_real.to(torch.promote_types(x.dtype, torch.float32))
-    axes = tuple(range(x.ndim - 1))
-    own = torch.tensor(x[..., 0].numel(), device=x.device) if mask is None else mask.sum()
-    sums = total(torch.cat([wide.sum(axes), own.to(wide.dtype)[None]]))  # (C + 1,)
-    count, divisor = sums[-1].detach(), sums[-1].detach().clamp_min(1)
-    mean = sums[:-1] / divisor
-    apart = wide - mean if mask is None else torch.where(mask.unsqueeze(-1), wide - mean, 0)
-    variance = total(apart.square().sum(axes)) / divisor
+    count, mean, variance = _statistics(x, mask, total)
     if norm.track_running_stats and norm.running_mean is not None and norm.running_var is not None:
         if norm.num_batches_tracked is not None:
             norm.num_batches_tracked.add_(1)
         # A batch without a real position says nothing about the data; torch's running variance is unbiased.
-        momentum = (count > 0).to(wide.dtype) * _momentum(norm)
-        unbiased = variance.detach() * divisor / (divisor - 1).clamp_min(1)
+        momentum = (count > 0).to(mean.dtype) * _momentum(norm)
+        unbiased = variance.detach() * count / (count - 1).clamp_min(1)
         norm.running_mean.lerp_(mean.detach().to(norm.running_mean.dtype), momentum.to(norm.running_mean.dtype))
         norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), momentum.to(norm.running_var.dtype))
     scale = (variance + norm.eps).rsqrt()
@@ -80,6 +76,28 @@ def normalise(
     if norm.bias is not None:
         shift = shift + norm.bias
     return (x * scale + shift).to(x.dtype)
+
+
+def _statistics(
+    x: Tensor, mask: Tensor | None, total: Callable[[Tensor], Tensor]
+) -> tuple[Float[Tensor, ""], Float[Tensor, " C"], Float[Tensor, " C"]]:
+    """Number of real positions of all parts, and mean and variance over them, put together from those of each part."""
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    axes = tuple(range(x.ndim - 1))
+    if mask is not None:
+        real = mask.unsqueeze(-1)
+        wide = torch.where(real, wide, 0)
+        own = mask.sum().to(wide.dtype)
+        mean = wide.sum(axes) / own.clamp_min(1)
+        variance = torch.where(real, wide - mean, 0).square().sum(axes) / own.clamp_min(1)
+    else:  # nothing as large as x is kept for the backward pass
+        own = torch.tensor(x[..., 0].numel(), dtype=wide.dtype, device=x.device)
+        empty = wide.sum(axes)  # a part may have no positions, and has its part in the backward pass
+        variance, mean = torch.var_mean(wide, axes, correction=0) if x.numel() else (empty, empty)
+    sums = total(torch.cat([mean * own, own[None]]))  # (C + 1,)
+    count = sums[-1].detach()
+    whole = sums[:-1] / count.clamp_min(1)
+    return count, whole, total((variance + (mean - whole).square()) * own) / count.clamp_min(1)
 
 
 def _momentum(norm: nn.modules.batchnorm._BatchNorm) -> float:

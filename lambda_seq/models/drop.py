@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from lambda_seq.layers import WHOLE, Whole
+
 
 class StochasticDepth(nn.Module):
     """Zero a residual branch for whole samples with probability `rate`, and scale the others by 1 / (1 − rate).
 
     Does nothing in eval mode. G. Huang et al., "Deep Networks with Stochastic Depth", ECCV 2016.
     """
+
+    shards: Whole = WHOLE
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -20,7 +24,7 @@ class StochasticDepth(nn.Module):
         if not self.training or self.rate == 0:
             return branch
         kept = branch.new_empty(branch.shape[0], *[1] * (branch.ndim - 1)).bernoulli_(1 - self.rate)  # (B, 1, ...)
-        return branch * (kept / (1 - self.rate))
+        return branch * (self.shards.agreed(kept) / (1 - self.rate))
 
     def extra_repr(self) -> str:
         """The rate, for printing."""

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lambda_seq import functional as LF
-from lambda_seq.layers import make_norm
+from lambda_seq.layers import WHOLE, Whole, make_norm
 from lambda_seq.models import checks
 from lambda_seq.models.blocks import Blocks, Position
 from lambda_seq.models.pooling import SequencePool
@@ -70,6 +70,8 @@ class LambdaEncoder(Model):
     Raises:
         ValueError: an option that does not fit, naming it, its value and what would.
     """
+
+    shards: Whole = WHOLE
 
     def __init__(
         self,
@@ -168,7 +170,7 @@ class LambdaEncoder(Model):
             packing = LF.Packing.of(documents, mask)
             mask = packing.mask
         stemmed, mask = self.stem(x, mask)  # (B, M, dim)
-        length = x.shape[1]
+        length = self.shards.length(x)
         if packing is not None:
             packing.check_shape(x.shape[:2], x.device)
             length = packing.longest

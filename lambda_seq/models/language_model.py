@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lambda_seq import functional as LF
-from lambda_seq.layers import make_norm
+from lambda_seq.layers import WHOLE, Whole, make_norm
 from lambda_seq.models import checks
 from lambda_seq.models.blocks import Blocks, Position
 from lambda_seq.models.generation import GenerativeModel
@@ -65,6 +65,8 @@ class LambdaLM(GenerativeModel):
         ValueError: an option that does not fit, naming it, its value and what would; "batch" norms are refused, as
             their statistics average over the future.
     """
+
+    shards: Whole = WHOLE
 
     def __init__(
         self,
@@ -138,7 +140,7 @@ class LambdaLM(GenerativeModel):
         """A vector for each position, from which `head` makes its logits; arguments and errors as `forward`."""
         packing = None if documents is None else LF.Packing.of(documents, mask)
         x, mask = self.stem(tokens, mask if packing is None else packing.mask)  # (B, N, dim)
-        length = tokens.shape[1]
+        length = self.shards.length(tokens)
         if packing is not None:
             packing.check_shape(tokens.shape, tokens.device)
             length = packing.longest

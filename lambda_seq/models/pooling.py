@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from lambda_seq import functional as LF
+from lambda_seq.layers import WHOLE, Whole
 from lambda_seq.models import checks
 from lambda_seq.models.streaming import PoolState, accumulator, check_batch
 
@@ -23,6 +24,8 @@ class SequencePool(nn.Module):
 
     A stream is pooled by `init_state` and `step` in memory that does not depend on its length.
     """
+
+    shards: Whole = WHOLE
 
     def __init__(self, dim: int, pool: str = "mean") -> None:
         super().__init__()
@@ -43,10 +46,10 @@ class SequencePool(nn.Module):
             mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
         real = mask[..., None]  # (B, N, 1)
         if self.pool == "max":
-            most = x.masked_fill(~real, torch.finfo(x.dtype).min).amax(1)  # (B, dim)
-            return most.masked_fill(~real.any(1), 0)
+            most = self.shards.maximum(x.masked_fill(~real, torch.finfo(x.dtype).min).amax(1))  # (B, dim)
+            return most.masked_fill(self.shards.sum(mask.sum(1, keepdim=True)) == 0, 0)
         weights = self._weights(x, mask)[..., None]  # (B, N, 1)
-        return (x.masked_fill(~real, 0) * weights).sum(1).to(x.dtype)  # (B, dim)
+        return self.shards.sum((x.masked_fill(~real, 0) * weights).sum(1)).to(x.dtype)  # (B, dim)
 
     def _documents(self, x: Tensor, packing: LF.Packing) -> Float[Tensor, "D dim"]:
         parts = zip(packing.split(x), packing.buckets, strict=True)
@@ -59,14 +62,19 @@ class SequencePool(nn.Module):
     def _weights(self, x: Tensor, mask: Tensor) -> Float[Tensor, "B N"]:
         """Weights of the positions, in float32 or wider; they sum to 1, or to 0 where nothing is real."""
         wide = torch.promote_types(x.dtype, torch.float32)
+        count = mask.sum(1, keepdim=True)  # (B, 1)
         if self.pool == "first":
-            return (mask & (mask.cumsum(1) == 1)).to(wide)
+            place = mask.cumsum(1) + self.shards.preceding(count)
+            return (mask & (place == 1)).to(wide)
+        whole = self.shards.sum(count)
         if self.pool == "last":
-            return (mask & (mask.flip(1).cumsum(1).flip(1) == 1)).to(wide)
+            place = mask.cumsum(1) + self.shards.preceding(count)
+            return (mask & (place == whole)).to(wide)
         if self.query is not None:
-            scores = self._scores(x.to(wide))
-            return scores.masked_fill(~mask, torch.finfo(wide).min).softmax(1) * mask
-        return mask.to(wide) / mask.sum(1, keepdim=True).clamp_min(1)
+            scores = self._scores(x.to(wide)).masked_fill(~mask, torch.finfo(wide).min)
+            weights = (scores - self.shards.maximum(scores.detach().amax(1, keepdim=True))).exp() * mask
+            return weights / self.shards.sum(weights.sum(1, keepdim=True)).clamp_min(torch.finfo(wide).tiny)
+        return mask.to(wide) / whole.clamp_min(1)
 
     def _scores(self, x: Tensor) -> Float[Tensor, "B N"]:
         """Logits of the weights; a mean's are equal."""

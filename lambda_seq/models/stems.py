@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from lambda_seq.layers import make_norm
+from lambda_seq.layers import WHOLE, Whole, make_norm
 from lambda_seq.models import checks
 from lambda_seq.models.streaming import ConvolutionState, check_batch, check_norms
 
@@ -27,6 +27,8 @@ class StridedConvolution(nn.Module):
     Output j is centred on input stride · j (causal: ends there), and is real exactly if that input is.
     """
 
+    shards: Whole = WHOLE
+
     def __init__(self, channels: int, out: int, stride: int, norm: str, causal: bool) -> None:
         super().__init__()
         taps = 4 * stride + 1
@@ -37,9 +39,9 @@ class StridedConvolution(nn.Module):
 
     def forward(self, x: Float[Tensor, "B N C"], mask: Bool[Tensor, "B N"] | None = None) -> Stemmed:
         """Convolve; anything may stand at masked positions."""
-        x = F.pad(_zero_masked(x, mask).mT, self.padding)  # (B, C, taps − 1 + N)
+        x = self.shards.extended(_zero_masked(x, mask), *self.padding, self.stride)  # (B, taps − 1 + N, C)
         mask = None if mask is None else mask[:, :: self.stride]  # (B, ⌈N / stride⌉)
-        x = self.convolution(x).mT  # (B, ⌈N / stride⌉, out)
+        x = self.convolution(x.mT).mT  # (B, ⌈N / stride⌉, out)
         return F.gelu(self.norm(x, mask)), mask
 
     def init_state(self, batch_size: int) -> ConvolutionState:

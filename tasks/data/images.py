@@ -163,7 +163,7 @@ class ImageData(ClassificationData):
         """Change the pictures of a training batch at random, where they are trained."""
         if not self.augmentation or self.trainer is None or not self.trainer.training:
             return batch
-        seed = [self.seed, self.trainer.current_epoch, self._trained(), self.trainer.global_rank, AUGMENTATION]
+        seed = [self.seed, self.trainer.current_epoch, self._trained(), self.share["rank"], AUGMENTATION]
         pixels = batch["x"]
         if self.as_sequence:  # (B, h·w, C)
             pixels = pixels.mT.unflatten(2, self._read_size)

@@ -7,7 +7,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from lambda_seq import functional as LF
 from lambda_seq.functional.dispatch import POSITION
-from lambda_seq.functional.scan import scan
+from lambda_seq.functional.scan import advance, scan_from
 
 CASES = [((13,), (5,), False), ((5, 7), (3, 5), False), ((9,), (4,), True)]
 
@@ -33,7 +33,9 @@ def test_opcheck_scan(key_norm):
     query, key, value = (
         tensor.detach().unsqueeze(2).requires_grad_() for tensor in (inputs.query, inputs.key, inputs.value)
     )
-    torch.library.opcheck(scan, (query, key, value, key_norm))
+    _, before = advance(query.detach(), key.detach(), value.detach(), key_norm)
+    state = (before.sums.requires_grad_(), before.norm.requires_grad_(), before.top)
+    torch.library.opcheck(scan_from, (query, key, value, *state, key_norm))
 
 
 @pytest.mark.parametrize("name", POSITION)

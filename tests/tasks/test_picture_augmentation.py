@@ -75,7 +75,7 @@ def test_fewer_pictures_than_groups():
 class Trainer:
     """As much of one as the data module asks."""
 
-    world_size, global_rank, current_epoch, training = 1, 0, 0, True
+    distributed_sampler_kwargs, current_epoch, training = None, 0, True
 
     class fit_loop:  # noqa: N801
         class epoch_loop:  # noqa: N801

@@ -11,7 +11,8 @@ from small_data import QUIET, SHORT, TINY_ENCODER
 
 from tasks.throughput import ProgressBar, Throughput, real_positions, short
 
-TRAINER = SimpleNamespace(global_step=1, log_every_n_steps=50, accumulate_grad_batches=1, world_size=2)
+TRAINER = SimpleNamespace(global_step=1, log_every_n_steps=50, accumulate_grad_batches=1)
+TRAINER.distributed_sampler_kwargs = {"num_replicas": 2, "rank": 0}
 
 
 def module(kind="tokens", **more):

@@ -1,0 +1,215 @@
+"""The position lambda of a sequence that several processes share, in one of three ways.
+
+"halo": a local scope needs the values that neighbours hold within its reach, r · v numbers, whatever the length.
+"state": sums of exponentials, causal, need the running sums of all earlier positions, s · v numbers.
+"channels": any scope. Values are dealt out by channel, so that each process has all positions of some of them; their
+lambdas, by FFT, go back to the processes whose queries they meet: n / P · (k + 1) · v numbers each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
+
+from lambda_seq.functional.dispatch import lambda_layer
+from lambda_seq.functional.exponentials import Exponentials, basis, turn
+from lambda_seq.functional.fft import FFTCorrelation
+from lambda_seq.functional.operators import without_autocast
+from lambda_seq.parallel import collectives
+from lambda_seq.parallel.layout import Layout, neighbours
+
+CHUNK = 2**21  # floats of the lambdas that are exchanged together, at least one key's
+
+
+def halo(
+    query: Float[Tensor, "B H N K"],
+    value: Float[Tensor, "B U N V"],
+    embedding: Float[Tensor, "U K R"],
+    layout: Layout,
+    group: dist.ProcessGroup,
+    causal: bool,
+    algorithm: str,
+) -> Float[Tensor, "B H N V"]:
+    """The position part from this chunk's values and those within reach of it."""
+    before, after = reach(embedding, causal)
+    output = lambda_layer(query, None, value, embedding, causal=causal, algorithm=algorithm)
+    if not before:
+        return output
+    left, right = neighbours(value, layout, group, before, after, 2)
+    # What neighbours add to the outputs at the ends. Also where there are none: all processes go backward alike.
+    count = query.shape[2]
+    near = _beyond(query[:, :, :before], left, embedding, causal, algorithm, front=True)
+    output = output + F.pad(near, (0, 0, 0, count - near.shape[2]))
+    if after:
+        near = _beyond(query[:, :, -after:], right, embedding, causal, algorithm, front=False)
+        output = output + F.pad(near, (0, 0, count - near.shape[2], 0))
+    return output
+
+
+def _beyond(query: Tensor, halo: Tensor, embedding: Tensor, causal: bool, algorithm: str, *, front: bool) -> Tensor:
+    """The position part of some queries from the values in front of them, or behind them, alone."""
+    others, count = halo.shape[2], query.shape[2]
+    queries = F.pad(query, (0, 0, others, 0) if front else (0, 0, 0, others))
+    values = F.pad(halo, (0, 0, 0, count) if front else (0, 0, count, 0))
+    output = lambda_layer(queries, None, values, embedding, causal=causal, algorithm=algorithm)
+    return output[:, :, others:] if front else output[:, :, :count]
+
+
+def reach(embedding: Tensor, causal: bool) -> tuple[int, int]:
+    """Positions that a query sees before its own, and after it."""
+    others = embedding.shape[-1] - 1
+    return (others, 0) if causal else (others // 2, others // 2)
+
+
+def state(
+    query: Float[Tensor, "B H N K"],
+    value: Float[Tensor, "B U N V"],
+    embedding: Exponentials,
+    layout: Layout,
+    group: dist.ProcessGroup,
+    algorithm: str,
+) -> Float[Tensor, "B H N V"]:
+    """The position part of causal sums of exponentials: this chunk's, and what earlier chunks' sums add."""
+    kernel = embedding.kernel(query.shape[2]).to(query.dtype)
+    output = lambda_layer(query, None, value, kernel, causal=True, algorithm=algorithm)
+    sums = _again(embedding.advance, embedding.empty(value), value)  # (B, U, S, V), at the end of the chunk
+    everyone = collectives.gathered(sums, group)  # (P, B, U, S, V)
+    # Positions from the end of each chunk to the last one before this chunk; later chunks count nothing
+    distances = [layout.start - stop for stop in layout.bounds[1:]]
+    there = torch.tensor([distance >= 0 for distance in distances], device=value.device)
+    powers = basis(
+        embedding.rates, embedding.frequencies, torch.tensor(distances, device=value.device).clamp_min(0)
+    )  # (P, S)
+    everyone = everyone.masked_fill(~there[:, None, None, None, None], 0)
+    turned = turn(everyone.mT, powers[:, None, None, None], embedding.frequencies.shape[0], sign=-1).mT
+    return output + _again(embedding.read, query, turned.sum(0), 1)
+
+
+def _again(function: Any, *arguments: Any) -> Tensor:
+    """Call a function whose intermediate results are large; its backward pass computes them again."""
+    result: Tensor = checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
+    return result
+
+
+def channels(
+    query: Float[Tensor, "B H N K"],
+    value: Float[Tensor, "B U N V"],
+    embedding: Float[Tensor, "U K R"],
+    layout: Layout,
+    group: dist.ProcessGroup,
+    causal: bool,
+) -> Float[Tensor, "B H N V"]:
+    """The position part by lambdas of whole value channels, a few keys at a time."""
+    length = layout.length
+    keep = min(embedding.shape[-1], length if causal else 2 * length - 1)
+    spare = embedding.shape[-1] - keep  # offsets that no pair of positions has
+    embedding = embedding.narrow(2, spare if causal else spare // 2, keep)
+    deal = _Deal(layout, group, value, query.shape[-1])
+    return _Channels.apply(query, deal.values(value), embedding, deal, keep - 1 if causal else keep // 2)
+
+
+class _Deal:
+    """Who has which channels of all positions, beside who has which positions of all channels."""
+
+    def __init__(self, layout: Layout, group: dist.ProcessGroup, value: Tensor, dim_key: int) -> None:
+        self.layout, self.group, self.dim_key = layout, group, dim_key
+        self.batch, self.intra, self.count, self.dim_value = value.shape
+        ranks = group.size()
+        widths = [(self.dim_value + index) // ranks for index in reversed(range(ranks))]
+        self.widths, self.own = widths, widths[layout.rank]
+
+    def values(self, value: Float[Tensor, "B U N V"]) -> Float[Tensor, "B v U M"]:
+        """All positions of this process's channels."""
+        pieces = value.split(self.widths, -1)
+        shapes = [(self.batch, self.intra, size, self.own) for size in self.layout.sizes]
+        everything = torch.cat(collectives.exchanged(pieces, shapes, self.group), 2)
+        return everything.permute(0, 3, 1, 2).to(torch.promote_types(value.dtype, torch.float32)).contiguous()
+
+    def to_positions(self, lambdas: Float[Tensor, "B v k M"]) -> Float[Tensor, "B V k N"]:
+        """All channels of this process's positions."""
+        shapes = [(self.batch, width, lambdas.shape[2], self.count) for width in self.widths]
+        return torch.cat(collectives.exchanged(lambdas.split(self.layout.sizes, -1), shapes, self.group), 1)
+
+    def to_channels(self, lambdas: Float[Tensor, "B V k N"]) -> Float[Tensor, "B v k M"]:
+        """The way back."""
+        shapes = [(self.batch, self.own, lambdas.shape[2], size) for size in self.layout.sizes]
+        return torch.cat(collectives.exchanged(lambdas.split(self.widths, 1), shapes, self.group), -1)
+
+    def parts(self) -> Iterator[slice]:
+        """Keys whose lambdas are exchanged together; the same on all processes."""
+        floats = self.batch * self.layout.length * max(self.widths)
+        step = max(1, CHUNK // floats)
+        for start in range(0, self.dim_key, step):
+            yield slice(start, min(start + step, self.dim_key))
+
+
+class _Channels(torch.autograd.Function):
+    """y_n^h = Σ_k q_nk^h λ_nk, with the lambdas of whole channels; the backward pass computes them again."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, values: Tensor, embedding: Tensor, deal: _Deal, origin: int
+    ) -> Float[Tensor, "B H N V"]:
+        ctx.save_for_backward(query, values, embedding)
+        ctx.deal, ctx.origin = deal, origin
+        with without_autocast(query.device):
+            correlation = _correlation(values, embedding, deal, origin)
+            output = values.new_zeros(deal.batch, deal.dim_value, query.shape[1], deal.count)  # (B, V, H, N)
+            queries = query.permute(0, 3, 1, 2).to(values.dtype)  # (B, K, H, N)
+            for keys in deal.parts():
+                lambdas = deal.to_positions(_lambdas(correlation, values, keys))  # (B, V, k, N)
+                for index, key in enumerate(range(keys.start, keys.stop)):
+                    output.addcmul_(queries[:, None, key], lambdas[:, :, index, None])
+        return output.permute(0, 2, 3, 1).to(query.dtype, memory_format=torch.contiguous_format)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        query, values, embedding = ctx.saved_tensors
+        deal: _Deal = ctx.deal
+        with without_autocast(query.device):
+            correlation = _correlation(values, embedding, deal, ctx.origin)
+            grads = grad.permute(0, 3, 1, 2).to(values.dtype)  # (B, V, H, N)
+            queries = query.permute(0, 3, 1, 2).to(values.dtype)  # (B, K, H, N)
+            grad_query = values.new_empty(queries.shape)
+            for keys in deal.parts():
+                lambdas = deal.to_positions(_lambdas(correlation, values, keys))  # (B, V, k, N)
+                for index, key in enumerate(range(keys.start, keys.stop)):
+                    grad_query[:, key] = torch.einsum("bvhn,bvn->bhn", grads, lambdas[:, :, index])
+                    lambdas[:, :, index] = torch.einsum("bvhn,bhn->bvn", grads, queries[:, key])
+                whole = deal.to_channels(lambdas)  # the lambdas' gradients, (B, v, k, M)
+                if whole.numel():
+                    correlation.add_gradient(slice(0, deal.own), keys, whole.unsqueeze(3))
+            if values.numel():
+                grad_values = correlation.value_gradient()[:, :, :, 0]
+                grad_embedding = correlation.embedding_gradient()[:, :, 0]
+            else:
+                grad_values, grad_embedding = torch.zeros_like(values), torch.zeros_like(embedding)
+        return (
+            grad_query.permute(0, 2, 3, 1).to(query.dtype),
+            grad_values.to(values.dtype),
+            grad_embedding.to(embedding.dtype),
+            None,
+            None,
+        )
+
+
+def _correlation(values: Tensor, embedding: Tensor, deal: _Deal, origin: int) -> FFTCorrelation:
+    correlation = FFTCorrelation(embedding.to(values.dtype).unsqueeze(2), (1, deal.layout.length), (0, origin))
+    if values.numel():
+        correlation.load(values.unsqueeze(3))  # (B, v, U, 1, M)
+    return correlation
+
+
+def _lambdas(correlation: FFTCorrelation, values: Tensor, keys: slice) -> Float[Tensor, "B v k M"]:
+    if not values.numel():  # more processes than channels
+        return values.new_empty(values.shape[0], 0, keys.stop - keys.start, values.shape[-1])
+    return correlation.lambdas(slice(0, values.shape[1]), keys).squeeze(3)

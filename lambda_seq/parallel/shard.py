@@ -1,0 +1,179 @@
+"""Sequence parallelism of modules: what they ask of other positions is asked of the processes that hold them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from lambda_seq.functional.dispatch import ALGORITHMS
+from lambda_seq.functional.exponentials import Exponentials
+from lambda_seq.functional.problem import Problem
+from lambda_seq.layers.position import PositionEmbedding
+from lambda_seq.layers.whole import WHOLE, Whole
+from lambda_seq.parallel import collectives, position
+from lambda_seq.parallel.content import content
+from lambda_seq.parallel.layout import Layout, neighbours
+
+EXCHANGES = ("auto", "halo", "channels")
+
+
+class Shard(Whole):
+    """The answers of a process that holds a chunk of each sequence, of a group that holds all of them, in order.
+
+    Copies of a module share it; a pickled module comes back with `Whole` in its place.
+
+    Args:
+        group: the processes.
+    """
+
+    split = True
+
+    def __init__(self, group: dist.ProcessGroup) -> None:
+        self.group = group
+
+    def length(self, x: Float[Tensor, "B N *C"]) -> int:
+        """Positions of the whole sequences."""
+        return Layout.of(x, self.group).length
+
+    def sum(self, x: Tensor) -> Tensor:
+        """The sum over the processes."""
+        return collectives.total(x, self.group)
+
+    def maximum(self, x: Tensor) -> Tensor:
+        """The maximum over the processes; of equal ones, the gradient is shared evenly by processes."""
+        if not x.requires_grad:
+            return collectives.greatest(x, self.group)
+        return collectives.gathered(x, self.group).amax(0)
+
+    def preceding(self, x: Tensor) -> Tensor:
+        """The sum over earlier processes."""
+        return collectives.gathered(x.detach(), self.group)[: self.group.rank()].sum(0)
+
+    def agreed(self, x: Tensor) -> Tensor:
+        """The first process's numbers."""
+        return collectives.first(x, self.group)
+
+    def extended(self, x: Float[Tensor, "B N C"], before: int, after: int, stride: int) -> Float[Tensor, "B L C"]:
+        """x with the positions that neighbours hold.
+
+        Raises:
+            ValueError: a chunk begins between two outputs.
+        """
+        layout = Layout.of(x, self.group)
+        layout.check_aligned(stride)
+        left, right = neighbours(x, layout, self.group, before, after, 1)
+        padding = (0, 0, before - left.shape[1], after - right.shape[1])
+        return F.pad(torch.cat([left, x, right], 1), padding)
+
+    def lambda_layer(
+        self,
+        query: Float[Tensor, "B H *N K"],
+        key: Float[Tensor, "B U *N K"] | None,
+        value: Float[Tensor, "B U *N V"],
+        position: nn.Module | None,
+        **options: Any,
+    ) -> Float[Tensor, "B H *N V"]:
+        """`parallel.lambda_layer` with a position embedding."""
+        layout = Layout.of(value, self.group, 2)
+        embedding: Tensor | Exponentials | None = None
+        if isinstance(position, PositionEmbedding) and position.causal:
+            embedding = position.streaming(layout.length)
+        elif position is not None:
+            embedding = position((layout.length,))
+        if isinstance(embedding, Tensor):
+            embedding = embedding.to(query.dtype)
+        return _lambda_layer(query, key, value, embedding, self.group, layout, **options)
+
+    def __deepcopy__(self, memo: Any) -> Shard:
+        return self
+
+    def __reduce__(self) -> Any:
+        return _whole, ()
+
+
+def _whole() -> Whole:
+    return WHOLE
+
+
+def lambda_layer(
+    query: Float[Tensor, "B H N K"],
+    key: Float[Tensor, "B U N K"] | None,
+    value: Float[Tensor, "B U N V"],
+    embedding: Float[Tensor, "U K R"] | Exponentials | None,
+    group: dist.ProcessGroup,
+    *,
+    mask: Bool[Tensor, "B N"] | None = None,
+    causal: bool = False,
+    key_norm: str = "softmax",
+    algorithm: str = "auto",
+    exchange: str = "auto",
+) -> Float[Tensor, "B H N V"]:
+    """`functional.lambda_layer` of a sequence in contiguous chunks, one for each process of a group, in order.
+
+    Exact, forward and backward: gradients are those of the sum of the processes' losses.
+
+    Args:
+        query, key, value, mask: this process's positions, at least one; chunks may differ in length.
+        embedding: for the length of the whole sequence, as `functional.lambda_layer` takes it, alike on all processes;
+            or causal `Exponentials`.
+        group: the processes, such as `mesh["sequence"].get_group()`.
+        causal, key_norm: as for `functional.lambda_layer`.
+        algorithm: how a process computes position lambdas by itself.
+        exchange: "halo" gets values within reach from neighbours, (R − 1) · V numbers for each of the U; "channels"
+            exchanges channels for positions, N · (K + 1) · V / P numbers, and computes by FFT; "auto" takes halos that
+            are no longer than the longest chunk.
+
+    Returns:
+        (B, H, N, V), this process's part.
+
+    Raises:
+        TypeError, ValueError: as `functional.lambda_layer`; or chunks that do not belong together.
+    """
+    layout = Layout.of(value, group, 2)
+    options: dict[str, Any] = {"mask": mask, "causal": causal, "key_norm": key_norm}
+    return _lambda_layer(query, key, value, embedding, group, layout, algorithm=algorithm, exchange=exchange, **options)
+
+
+def _lambda_layer(
+    query: Tensor,
+    key: Tensor | None,
+    value: Tensor,
+    embedding: Tensor | Exponentials | None,
+    group: dist.ProcessGroup,
+    layout: Layout,
+    *,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    key_norm: str = "softmax",
+    algorithm: str = "auto",
+    exchange: str = "auto",
+) -> Tensor:
+    running = isinstance(embedding, Exponentials)
+    table = embedding.coefficients[..., :1].to(query.dtype) if isinstance(embedding, Exponentials) else embedding
+    Problem.of(query, key, value, table, mask, causal, key_norm)
+    if running and not causal:
+        raise ValueError("causal=False with Exponentials: they are causal; give a table of both sides instead")
+    for name, option, options in (("algorithm", algorithm, ALGORITHMS), ("exchange", exchange, EXCHANGES)):
+        if option not in options:
+            raise ValueError(f"{name}={option!r}: expected one of {', '.join(map(repr, options))}")
+    if mask is not None:
+        value = value.masked_fill(~mask[:, None, :, None], 0)
+    part = None
+    if isinstance(embedding, Exponentials):
+        part = position.state(query, value, embedding, layout, group, algorithm)
+    elif embedding is not None:
+        if exchange == "auto":
+            exchange = "halo" if embedding.shape[-1] - 1 <= max(layout.sizes) else "channels"
+        if exchange == "halo":
+            part = position.halo(query, value, embedding, layout, group, causal, algorithm)
+        else:
+            part = position.channels(query, value, embedding, layout, group, causal)
+    if key is None:
+        assert part is not None  # `Problem.of` has seen to it that there is a key or an embedding
+        return part
+    return content(query, key, value, mask, causal, key_norm, group, part)

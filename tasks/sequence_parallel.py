@@ -1,0 +1,136 @@
+"""Training on sequences that several processes share: `--sequence_parallel 4`, a strategy for Lightning's trainer."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from lambda_seq import parallel
+from lambda_seq.functional import Packing
+from lambda_seq.models import LambdaEncoder, LambdaLM
+
+START = {"auto": "popen", "ddp": "popen", "ddp_fork": "fork", "ddp_spawn": "spawn"}  # strategies it stands in for
+
+
+class SequenceParallel(DDPStrategy):
+    """DistributedDataParallel in which neighbouring processes share the sequences of their batches.
+
+    The devices are data-parallel × sequence-parallel. All processes of a sequence load the same rows, and the network
+    of each gets its chunk of them. Losses are those of whole rows on every process, so that the mean of all gradients,
+    which DistributedDataParallel takes, is that of the data-parallel processes alone: see `lambda_seq.parallel`.
+
+    Args:
+        sequence_parallel: number of processes that share a sequence; divides the number of devices.
+        options: of DDPStrategy.
+    """
+
+    def __init__(self, sequence_parallel: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.sequence_parallel = sequence_parallel
+        self._hook: Any = None
+
+    def setup_environment(self) -> None:
+        """Connect the processes, and arrange them.
+
+        Raises:
+            ValueError: the number of devices is no multiple of `sequence_parallel`.
+        """
+        super().setup_environment()
+        self.mesh = parallel.make_mesh(self.sequence_parallel, self.root_device.type)
+
+    @property
+    def distributed_sampler_kwargs(self) -> dict[str, int]:
+        """The data-parallel processes: who shares a sequence has the same rows."""
+        every = super().distributed_sampler_kwargs
+        return {name: number // self.sequence_parallel for name, number in every.items()}
+
+    def setup(self, trainer: Trainer) -> None:
+        """Let the network work on chunks, and metrics count each row once.
+
+        Raises:
+            ValueError: a network of pictures, or a task that asks more of it than its output.
+        """
+        task = self.lightning_module
+        assert task is not None  # the trainer has connected it
+        network = getattr(task, "network", None)
+        if not isinstance(network, (LambdaEncoder, LambdaLM)):
+            raise ValueError(
+                f"sequence_parallel={self.sequence_parallel}: {type(task).__name__} trains a {type(network).__name__}, "
+                "which cannot be split; use Classification with lambda_encoder, or LanguageModelling with lambda_lm"
+            )
+        parallel.parallelize(network, self.mesh)
+        if self._hook is None:
+            self._hook = network.register_forward_pre_hook(self._cut, with_kwargs=True)
+        _count_in(task, self.mesh.get_group(parallel.DATA))
+        super().setup(trainer)
+
+    def teardown(self) -> None:
+        """Leave a network of whole sequences."""
+        task: Any = self.lightning_module
+        if self._hook is not None and task is not None:
+            self._hook.remove()
+            self._hook = None
+            parallel.parallelize(task.network, None)
+            _count_in(task, None)
+        super().teardown()
+
+    def chunk(self, x: Tensor, multiple: int = 1) -> Tensor:
+        """This process's part of rows (B, N, …)."""
+        return parallel.shard_sequence(x, self.mesh, multiple=multiple)
+
+    def whole(self, x: Tensor) -> Tensor:
+        """Rows (B, N, …) of chunks."""
+        return parallel.gather_sequence(x, self.mesh)
+
+    def _cut(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        """What a network is called with, of this process's positions."""
+        given = dict(inspect.signature(network.forward).bind(*args, **kwargs).arguments)
+        documents = given.pop("documents", None)
+        if documents is not None:
+            packing = Packing.of(documents, given.get("mask"))
+            if not packing.plain:
+                raise ValueError(
+                    f"sequence_parallel={self.sequence_parallel}: a row holds several documents, which cannot be split "
+                    "over processes; take rows of one document each, such as windows of one long text"
+                )
+            given["mask"] = packing.mask
+        stride: Any = network.stem.stride
+        return (), {name: None if part is None else self.chunk(part, stride) for name, part in given.items()}
+
+
+def chunk(task: LightningModule, x: Tensor) -> Tensor:
+    """The positions of (B, N, …) that the network of this process has: all, unless processes share sequences."""
+    strategy = task._trainer and task._trainer.strategy
+    return strategy.chunk(x) if isinstance(strategy, SequenceParallel) else x
+
+
+def whole(task: LightningModule, x: Tensor) -> Tensor:
+    """All positions, from those of `chunk`."""
+    strategy = task._trainer and task._trainer.strategy
+    return strategy.whole(x) if isinstance(strategy, SequenceParallel) else x
+
+
+def make_strategy(sequence_parallel: int, strategy: Any) -> SequenceParallel:
+    """What stands in for the configured strategy.
+
+    Raises:
+        ValueError: it is none that this can stand in for.
+    """
+    if not isinstance(strategy, str) or strategy not in START:
+        raise ValueError(
+            f"trainer.strategy={strategy!r} with sequence_parallel={sequence_parallel}: expected one of "
+            f"{', '.join(map(repr, START))}"
+        )
+    return SequenceParallel(sequence_parallel, start_method=START[strategy])
+
+
+def _count_in(task: LightningModule, group: Any) -> None:
+    """Let all metrics add up over a process group, None for all processes."""
+    for module in task.modules():
+        if isinstance(module, Metric):
+            module.process_group = group
