@@ -15,7 +15,6 @@ from torchmetrics import MeanMetric, Metric
 from lambda_seq.models.generation import GenerativeModel
 from tasks.data.packs import IGNORED
 from tasks.distributed import weighed
-from tasks.sequence_parallel import chunk, whole
 from tasks.training import Batch, Training
 
 
@@ -79,9 +78,9 @@ class LanguageModelling(Training):
 
     def losses(self, batch: Batch) -> Float[Tensor, "B N"]:
         """Nats of each prediction; 0 where it does not count."""
-        logits, target = self(batch).float(), chunk(self, batch["target"])
+        logits, target = self(batch).float(), batch["target"]
         losses = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=IGNORED, reduction="none")
-        return whole(self, losses.view_as(target))
+        return losses.view_as(target)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Nats per token of a batch."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from lightning.pytorch import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DistributedSampler
 from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import (
@@ -117,3 +117,10 @@ def own_rows(module: LightningModule, batch_index: int, count: int) -> int:
     if last < items:
         return count
     return 0 if loader.batch_size == 1 else count - 1  # an item of its own may have many rows
+
+
+def count_in(module: nn.Module, group: Any) -> None:
+    """Let all metrics in a module add up over a process group, None for all processes."""
+    for metric in module.modules():
+        if isinstance(metric, Metric):
+            metric.process_group = group

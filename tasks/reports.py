@@ -14,7 +14,7 @@ from rich.table import Table
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from tasks.metrics import report_metrics
+from tasks.metrics import count_in, report_metrics
 from tasks.pictures import draw_confusion
 
 COLUMNS = ("label", "precision", "recall", "f1", "support")
@@ -71,6 +71,8 @@ class Reports(Callback):
         labels = getattr(module, "labels", None)  # which only tasks have that tell classes apart
         wanted = labels and (self.table or self.files or self.picture)
         self._metrics = report_metrics(len(labels)).to(module.device) if labels and wanted else None
+        if self._metrics is not None:
+            count_in(self._metrics, getattr(module.trainer.strategy, "counting", None))
 
     def _count(self, outputs: Any) -> None:
         if self._metrics is not None and len(outputs["labels"]):

@@ -5,14 +5,13 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
-from torch import Tensor, nn
-from torchmetrics import Metric
+from torch import nn
 
 from lambda_seq import parallel
-from lambda_seq.functional import Packing
-from lambda_seq.models import LambdaEncoder, LambdaLM
+from lambda_seq.models import LambdaEncoder
+from tasks.metrics import count_in
 
 START = {"auto": "popen", "ddp": "popen", "ddp_fork": "fork", "ddp_spawn": "spawn"}  # strategies it stands in for
 
@@ -42,6 +41,7 @@ class SequenceParallel(DDPStrategy):
         """
         super().setup_environment()
         self.mesh = parallel.make_mesh(self.sequence_parallel, self.root_device.type)
+        self.counting = self.mesh.get_group(parallel.DATA)  # processes over which metrics add up
 
     @property
     def distributed_sampler_kwargs(self) -> dict[str, int]:
@@ -53,20 +53,26 @@ class SequenceParallel(DDPStrategy):
         """Let the network work on chunks, and metrics count each row once.
 
         Raises:
-            ValueError: a network of pictures, or a task that asks more of it than its output.
+            ValueError: another network than LambdaEncoder, or predictions.
         """
         task = self.lightning_module
         assert task is not None  # the trainer has connected it
         network = getattr(task, "network", None)
-        if not isinstance(network, (LambdaEncoder, LambdaLM)):
+        if not isinstance(network, LambdaEncoder):
             raise ValueError(
                 f"sequence_parallel={self.sequence_parallel}: {type(task).__name__} trains a {type(network).__name__}, "
-                "which cannot be split; use Classification with lambda_encoder, or LanguageModelling with lambda_lm"
+                "which cannot be split here; use Classification with lambda_encoder. A LambdaLM can be split in a loop "
+                "of one's own, by lambda_seq.parallel; rows of a corpus hold pieces of several documents, which cannot"
+            )
+        if trainer.predicting:
+            raise ValueError(
+                f"sequence_parallel={self.sequence_parallel}: each of them would write the same predictions; leave it "
+                "out for predict"
             )
         parallel.parallelize(network, self.mesh)
         if self._hook is None:
             self._hook = network.register_forward_pre_hook(self._cut, with_kwargs=True)
-        _count_in(task, self.mesh.get_group(parallel.DATA))
+        count_in(task, self.counting)
         super().setup(trainer)
 
     def teardown(self) -> None:
@@ -76,43 +82,17 @@ class SequenceParallel(DDPStrategy):
             self._hook.remove()
             self._hook = None
             parallel.parallelize(task.network, None)
-            _count_in(task, None)
+            count_in(task, None)
         super().teardown()
-
-    def chunk(self, x: Tensor, multiple: int = 1) -> Tensor:
-        """This process's part of rows (B, N, …)."""
-        return parallel.shard_sequence(x, self.mesh, multiple=multiple)
-
-    def whole(self, x: Tensor) -> Tensor:
-        """Rows (B, N, …) of chunks."""
-        return parallel.gather_sequence(x, self.mesh)
 
     def _cut(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         """What a network is called with, of this process's positions."""
         given = dict(inspect.signature(network.forward).bind(*args, **kwargs).arguments)
-        documents = given.pop("documents", None)
-        if documents is not None:
-            packing = Packing.of(documents, given.get("mask"))
-            if not packing.plain:
-                raise ValueError(
-                    f"sequence_parallel={self.sequence_parallel}: a row holds several documents, which cannot be split "
-                    "over processes; take rows of one document each, such as windows of one long text"
-                )
-            given["mask"] = packing.mask
         stride: Any = network.stem.stride
-        return (), {name: None if part is None else self.chunk(part, stride) for name, part in given.items()}
-
-
-def chunk(task: LightningModule, x: Tensor) -> Tensor:
-    """The positions of (B, N, …) that the network of this process has: all, unless processes share sequences."""
-    strategy = task._trainer and task._trainer.strategy
-    return strategy.chunk(x) if isinstance(strategy, SequenceParallel) else x
-
-
-def whole(task: LightningModule, x: Tensor) -> Tensor:
-    """All positions, from those of `chunk`."""
-    strategy = task._trainer and task._trainer.strategy
-    return strategy.whole(x) if isinstance(strategy, SequenceParallel) else x
+        return (), {
+            name: None if part is None else parallel.shard_sequence(part, self.mesh, multiple=stride)
+            for name, part in given.items()
+        }
 
 
 def make_strategy(sequence_parallel: int, strategy: Any) -> SequenceParallel:
@@ -127,10 +107,3 @@ def make_strategy(sequence_parallel: int, strategy: Any) -> SequenceParallel:
             f"{', '.join(map(repr, START))}"
         )
     return SequenceParallel(sequence_parallel, start_method=START[strategy])
-
-
-def _count_in(task: LightningModule, group: Any) -> None:
-    """Let all metrics add up over a process group, None for all processes."""
-    for module in task.modules():
-        if isinstance(module, Metric):
-            module.process_group = group

@@ -11,13 +11,13 @@ from small_data import QUIET, TINY_ENCODER, TINY_RESNET, image_folder, texts, wr
 STEPS = 10
 SGD = ("--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.1", "--model.optimizer.momentum=0.9")
 SAME = (
-    *("fit", *QUIET, *SGD, "--trainer.accelerator=cpu", f"--trainer.max_steps={STEPS}", "--trainer.max_epochs=-1"),
+    *("fit", *QUIET, "--trainer.accelerator=cpu", f"--trainer.max_steps={STEPS}", "--trainer.max_epochs=-1"),
     *("--trainer.log_every_n_steps=1", "--test_after_fit=false", "--trainer.num_sanity_val_steps=0"),
 )
 # Nothing random, which each process would draw for its own rows. Rows of one batch have other lengths on each process.
 PLAIN = tuple(f"--model.options.{name}=0" for name in ("dropout", "token_dropout"))
-TEXTS = ("--config", "tasks/configs/text_classification.yaml", *TINY_ENCODER, *PLAIN, "--data.path=stories")
-IMAGES = ("--config", "tasks/configs/image_classification.yaml", *TINY_RESNET, "--data.path=pictures")
+TEXTS = ("--config", "tasks/configs/text_classification.yaml", *TINY_ENCODER, *PLAIN, *SGD, "--data.path=stories")
+IMAGES = ("--config", "tasks/configs/image_classification.yaml", *TINY_RESNET, *SGD, "--data.path=pictures")
 DDP = ("--trainer.strategy=ddp", "--trainer.sync_batchnorm=true")
 FSDP2 = ("--trainer.strategy=fsdp2",)
 
