@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
@@ -25,7 +27,7 @@ class WeightEMA(WeightAveraging):
         decay: greatest decay, from 0 to below 1; 0.9999 averages over about 10,000 steps.
 
     Raises:
-        ValueError: a decay out of range.
+        ValueError: a decay out of range, or weights spread over processes.
     """
 
     def __init__(self, decay: float) -> None:
@@ -33,6 +35,22 @@ class WeightEMA(WeightAveraging):
             raise ValueError(f"ema_decay={decay}: expected a number from 0 to below 1, such as 0.9999")
         self.decay = decay
         super().__init__(multi_avg_fn=self._average)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Begin the average.
+
+        Raises:
+            ValueError: weights are spread over processes, which an average of whole ones cannot follow.
+        """
+        if isinstance(trainer.strategy, ModelParallelStrategy):
+            raise ValueError(
+                f"ema_decay={self.decay} with trainer.strategy=fsdp2: weights are spread over processes, and their "
+                "average is not supported; use trainer.strategy=ddp, or leave ema_decay out"
+            )
+        with warnings.catch_warnings():
+            # It warns of any `configure_model`, which may spread weights; here that was just ruled out
+            warnings.filterwarnings("ignore", "You're using the WeightAveraging callback with a model that overrides")
+            super().setup(trainer, pl_module, stage)
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing, as Lightning asks for a callback that has something wherever its checkpoint is loaded."""

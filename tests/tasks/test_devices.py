@@ -54,7 +54,8 @@ def assert_equal(found: tuple, expected: tuple, tolerance: float) -> None:
         for one in (checkpoint, single)
     )
     assert any(momentum.abs().max() > 1e-3 for momentum in momenta)
-    torch.testing.assert_close(momenta, alone, **close)
+    # A momentum is a sum of up to ten gradients, with the rounding of each
+    torch.testing.assert_close(momenta, alone, atol=10 * tolerance, rtol=tolerance)
     assert len(logged["train/loss_step"]) == STEPS
     assert logged.keys() == logged_alone.keys()
     for name, values in logged.items():

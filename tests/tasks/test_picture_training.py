@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import numpy as np
@@ -12,6 +13,7 @@ from small_data import QUIET, SHORT, TINY_RESNET, image_folder
 
 import lambda_seq
 from tasks.averaging import WeightEMA
+from tasks.distributed import ShardedStrategy
 from tasks.predictions import PredictionFile, Sheet
 
 IMAGES = ("--config", "tasks/configs/image_classification.yaml", *TINY_RESNET, *QUIET)
@@ -197,3 +199,9 @@ def test_data_without_pictures_have_no_sheet(tmp_path):
     assert not sheet.draw(tmp_path / "sheet.png")
     with pytest.raises(ValueError, match=r"predictions.sheet=-1"):
         PredictionFile(sheet=-1)
+
+
+def test_no_average_of_weights_that_are_spread():
+    trainer = SimpleNamespace(strategy=ShardedStrategy())
+    with pytest.raises(ValueError, match=r"ema_decay=0.9 with trainer.strategy=fsdp2: .* use trainer.strategy=ddp"):
+        WeightEMA(0.9).setup(trainer, None, "fit")
