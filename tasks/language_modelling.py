@@ -12,6 +12,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
+from lambda_seq.layers import WHOLE, Whole
 from lambda_seq.models.generation import GenerativeModel
 from tasks.data.packs import IGNORED
 from tasks.distributed import weighed
@@ -76,9 +77,14 @@ class LanguageModelling(Training):
         logits: Tensor = self.network(batch["x"], batch.get("mask"), batch["documents"])
         return logits
 
-    def losses(self, batch: Batch) -> Float[Tensor, "B N"]:
-        """Nats of each prediction; 0 where it does not count."""
-        logits, target = self(batch).float(), batch["target"]
+    @property
+    def shards(self) -> Whole:
+        """What knows of the processes that share the rows."""
+        return getattr(self.network, "shards", WHOLE)
+
+    def losses(self, batch: Batch) -> Float[Tensor, "B n"]:
+        """Nats of each prediction, 0 where it does not count; of rows that processes share, at this one's positions."""
+        logits, target = self(batch).float(), self.shards.chunk(batch["target"], fill=IGNORED)
         losses = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=IGNORED, reduction="none")
         return losses.view_as(target)
 
@@ -95,7 +101,7 @@ class LanguageModelling(Training):
         self._step("test", batch)
 
     def _step(self, stage: str, batch: Batch) -> Tensor:
-        nats, count = self.losses(batch).sum(), (batch["target"] != IGNORED).sum()
+        nats, count = self.shards.sum(self.losses(batch).sum()), (batch["target"] != IGNORED).sum()
         loss = nats / count.clamp_min(1)
         scores: Scores = getattr(self, f"{stage}_scores")
         scores.update(nats.detach(), count, batch["bytes"].sum())
@@ -112,16 +118,17 @@ class LanguageModelling(Training):
 
     def predict_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
         """Of each piece of the rows, one after another: "id", and "nats", "tokens" and "bytes" (P,)."""
-        losses, counts = self.losses(batch), (batch["target"] != IGNORED).long()
+        losses = self.losses(batch)
+        counts = (self.shards.chunk(batch["target"], fill=IGNORED) != IGNORED).long()
         rows, most = batch["bytes"].shape
-        documents = batch["documents"]
+        documents = self.shards.chunk(batch["documents"], fill=-1)
         piece = documents.clamp_min(0) + most * torch.arange(rows, device=documents.device)[:, None]  # (B, N)
         real = torch.tensor([[place < len(names) for place in range(most)] for names in batch["id"]])
         real = real.flatten().to(documents.device)
 
         def by_piece(values: Tensor) -> Tensor:
             sums = values.new_zeros(rows * most).index_add_(0, piece.flatten(), values.flatten())
-            return sums[real].cpu()
+            return self.shards.sum(sums)[real].cpu()
 
         return {
             "id": [name for names in batch["id"] for name in names],

@@ -156,9 +156,12 @@ class PredictionFile(BasePredictionWriter):
         """Open a file beside the final one, which takes its place when all is written."""
         if self.path is None:
             raise ValueError("predictions.path: none given; name a file to write")
+        if not getattr(trainer.strategy, "leads", True):  # another process writes the same rows
+            return
         target = Path(self.path)
-        if trainer.world_size > 1:
-            target = target.with_stem(f"{target.stem}-{trainer.global_rank}")
+        share = trainer.distributed_sampler_kwargs
+        if share is not None and share["num_replicas"] > 1:
+            target = target.with_stem(f"{target.stem}-{share['rank']}")
         target.parent.mkdir(parents=True, exist_ok=True)
         self._target, self._partial = target, target.with_name(target.name + ".partial")
         own = getattr(pl_module, "prediction_table", None)
@@ -177,12 +180,16 @@ class PredictionFile(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Write the rows of a batch."""
+        if self._writer is None:
+            return
         self._write(self._table.rows(prediction))
         if isinstance(self._table, ClassTable):
             self.sheet.add(batch, prediction, self._table.labels)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the file, put it in its place and name it."""
+        if self._writer is None:
+            return
         self._write(self._table.rest())
         self._close()
         self._partial.replace(self._target)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
-from torch import nn
 
 from lambda_seq import parallel
-from lambda_seq.models import LambdaEncoder
+from lambda_seq.models import LambdaEncoder, LambdaLM
+from tasks.classification import Classification
+from tasks.language_modelling import LanguageModelling
 from tasks.metrics import count_in
 
+TASKS = (Classification, LanguageModelling)  # which call their networks with whole sequences, and sum up by position
 START = {"auto": "popen", "ddp": "popen", "ddp_fork": "fork", "ddp_spawn": "spawn"}  # strategies it stands in for
 
 
@@ -49,25 +52,23 @@ class SequenceParallel(DDPStrategy):
         every = super().distributed_sampler_kwargs
         return {name: number // self.sequence_parallel for name, number in every.items()}
 
+    @property
+    def leads(self) -> bool:
+        """Whether this process speaks for those with which it shares its sequences."""
+        return bool(self.mesh.get_local_rank(parallel.SEQUENCE) == 0)
+
     def setup(self, trainer: Trainer) -> None:
         """Let the network work on chunks, and metrics count each row once.
 
         Raises:
-            ValueError: another network than LambdaEncoder, or predictions.
+            ValueError: a task or a network that cannot be split.
         """
         task = self.lightning_module
-        assert task is not None  # the trainer has connected it
         network = getattr(task, "network", None)
-        if not isinstance(network, LambdaEncoder):
+        if not isinstance(task, TASKS) or not isinstance(network, (LambdaEncoder, LambdaLM)):
             raise ValueError(
                 f"sequence_parallel={self.sequence_parallel}: {type(task).__name__} trains a {type(network).__name__}, "
-                "which cannot be split here; use Classification with lambda_encoder. A LambdaLM can be split in a loop "
-                "of one's own, by lambda_seq.parallel; rows of a corpus hold pieces of several documents, which cannot"
-            )
-        if trainer.predicting:
-            raise ValueError(
-                f"sequence_parallel={self.sequence_parallel}: each of them would write the same predictions; leave it "
-                "out for predict"
+                "which cannot be split here; use Classification with lambda_encoder, LanguageModelling with lambda_lm"
             )
         parallel.parallelize(network, self.mesh)
         if self._hook is None:
@@ -85,12 +86,15 @@ class SequenceParallel(DDPStrategy):
             count_in(task, None)
         super().teardown()
 
-    def _cut(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    def _cut(self, network: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         """What a network is called with, of this process's positions."""
         given = dict(inspect.signature(network.forward).bind(*args, **kwargs).arguments)
+        whole: Any = given[next(iter(given))]  # (B, N, …)
         stride: Any = network.stem.stride
+        if given.get("mask") is None and -(-whole.shape[1] // stride) < self.sequence_parallel:
+            given["mask"] = torch.ones(whole.shape[:2], dtype=torch.bool, device=whole.device)  # it is lengthened
         return (), {
-            name: None if part is None else parallel.shard_sequence(part, self.mesh, multiple=stride)
+            name: None if part is None else network.shards.chunk(part, -1 if name == "documents" else 0, stride)
             for name, part in given.items()
         }
 

@@ -109,6 +109,9 @@ class LambdaLayer(nn.Module):
     ) -> Float[Tensor, "B *N dim_out"]:
         """Mix x over positions; `mask` is True at real positions, others add nothing to any output."""
         self._check(x, mask)
+        return self._mixed(x, mask)
+
+    def _mixed(self, x: Tensor, mask: Tensor | None, packing: LF.Packing | None = None) -> Tensor:
         query, key, value = self._projections(x, mask)
         output = self.shards.lambda_layer(
             query,
@@ -116,6 +119,7 @@ class LambdaLayer(nn.Module):
             value,
             self.position,
             mask=mask,
+            packing=packing,
             causal=self.causal,
             key_norm=self.key_norm,
             algorithm=self.algorithm,
@@ -260,25 +264,9 @@ class LambdaLayer1d(LambdaLayer):
         if documents is None:
             return super().forward(x, mask)
         self._check(x, mask)
-        if self.shards.split:
-            raise ValueError(
-                "documents: packed rows cannot be split over processes; give each document a row of its own, padded, "
-                "with a mask"
-            )
-        packing = LF.Packing.of(documents, mask)
+        packing = self.shards.packing(documents, mask)
         packing.check_shape(x.shape[:2], x.device)
-        query, key, value, embedding = self._inputs(x, packing.mask, (max(packing.longest, 1),))
-        output = LF.packed_lambda_layer(
-            query,
-            key,
-            value,
-            embedding,
-            packing,
-            causal=self.causal,
-            key_norm=self.key_norm,
-            algorithm=self.algorithm,
-        )
-        return rearrange(output, "b h n v -> b n (h v)")
+        return self._mixed(x, packing.mask, packing)
 
     def init_state(self, batch_size: int) -> LF.StreamState:
         """The state of a causal layer before the first position, for `step`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lambda_seq import functional as LF
@@ -50,17 +50,37 @@ class Whole:
         """
         return F.pad(x, (0, 0, before, after))
 
+    def chunk(self, x: Tensor, fill: float = 0, multiple: int = 1) -> Tensor:
+        """The positions of whole sequences (B, N, …) that this process has.
+
+        Args:
+            x: alike on all processes that share the sequences.
+            fill: what is put behind sequences that have too few positions for all processes.
+            multiple: chunks begin at multiples of this: the product of a network's strides.
+        """
+        return x
+
+    def packing(self, documents: Int[Tensor, "B N"] | LF.Packing, mask: Bool[Tensor, "B N"] | None) -> LF.Packing:
+        """The packing of documents in rows of which this process has these positions."""
+        return LF.Packing.of(documents, mask)
+
     def lambda_layer(
         self,
         query: Float[Tensor, "B H *N K"],
         key: Float[Tensor, "B U *N K"] | None,
         value: Float[Tensor, "B U *N V"],
         position: nn.Module | None,
+        *,
+        packing: LF.Packing | None = None,
         **options: Any,
     ) -> Float[Tensor, "B H *N V"]:
-        """`functional.lambda_layer` with a position embedding, which maps a size to (U, K, *R)."""
-        embedding = None if position is None else position(query.shape[2:-1]).to(query.dtype)
-        return LF.lambda_layer(query, key, value, embedding, **options)
+        """`functional.lambda_layer` with a position embedding, which maps a size to (U, K, *R); or the packed one."""
+        size = query.shape[2:-1] if packing is None else (max(packing.longest, 1),)
+        embedding = None if position is None else position(size).to(query.dtype)
+        if packing is None:
+            return LF.lambda_layer(query, key, value, embedding, **options)
+        options.pop("mask", None)  # the packing has it
+        return LF.packed_lambda_layer(query, key, value, embedding, packing, **options)
 
 
 WHOLE = Whole()

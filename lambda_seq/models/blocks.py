@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lambda_seq import functional as LF
-from lambda_seq.layers import LambdaLayer1d, make_norm
+from lambda_seq.layers import WHOLE, LambdaLayer1d, Whole, make_norm
 from lambda_seq.layers.position import PositionEmbedding
 from lambda_seq.models import checks
 from lambda_seq.models.drop import StochasticDepth, depth_rates
@@ -32,6 +32,8 @@ class LambdaMixing(nn.Module):
         norm: of its output: "batch" (counts real positions only), "layer", "rms" or "none".
     """
 
+    shards: Whole = WHOLE
+
     def __init__(self, layer: LambdaLayer1d, norm: str = "batch") -> None:
         super().__init__()
         self.layer = layer
@@ -45,7 +47,7 @@ class LambdaMixing(nn.Module):
         documents: Int[Tensor, "B N"] | LF.Packing | None = None,
     ) -> Float[Tensor, "B N dim"]:
         """Mix a batch of sequences; `mask` is True at real positions, `documents` as for the layer."""
-        packing = None if documents is None else LF.Packing.of(documents, mask)
+        packing = None if documents is None else self.shards.packing(documents, mask)
         mask = mask if packing is None else packing.mask
         return self.out(self.norm(self.layer(x, mask, packing), mask))
 
@@ -90,6 +92,8 @@ class Block(nn.Module):
         stochastic_depth: probability of leaving a branch out, for a sample in training.
     """
 
+    shards: Whole = WHOLE
+
     def __init__(
         self,
         mixing: LambdaMixing,
@@ -115,7 +119,7 @@ class Block(nn.Module):
         documents: Int[Tensor, "B N"] | LF.Packing | None = None,
     ) -> Float[Tensor, "B N dim"]:
         """Transform a batch of sequences; what comes out at masked positions means nothing."""
-        packing = None if documents is None else LF.Packing.of(documents, mask)
+        packing = None if documents is None else self.shards.packing(documents, mask)
         mask = mask if packing is None else packing.mask
         x = x + self.drop(self.mixing(self.norm1(x, mask), mask, packing))
         return x + self.drop(self.feed_forward(self.norm2(x, mask)))
@@ -155,6 +159,8 @@ class Blocks(nn.ModuleList):
             all are causal, with local scope, exponential positions or none. A global table, or global multi-scale
             embedding, keeps values of ever more positions, up to `state_reach`.
     """
+
+    shards: Whole = WHOLE
 
     def __init__(
         self,
@@ -245,7 +251,7 @@ class Blocks(nn.ModuleList):
         documents: Int[Tensor, "B N"] | LF.Packing | None = None,
     ) -> Float[Tensor, "B N dim"]:
         """Transform a batch of sequences; what comes out at masked positions means nothing."""
-        packing = None if documents is None else LF.Packing.of(documents, mask)  # once for all
+        packing = None if documents is None else self.shards.packing(documents, mask)  # once for all
         for block in self:
             x = block(x, mask, packing)
         return x

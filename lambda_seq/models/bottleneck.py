@@ -137,3 +137,12 @@ class Bottleneck(nn.Module):
         branch = torch.relu(self.norm2(self.mix(branch)))  # (B, width, h, w)
         branch = self.drop(self.se(self.norm3(self.conv3(branch))))  # (B, 4 · width, h, w)
         return torch.relu(branch + self.shortcut(x))
+
+
+def reset_residual(network: nn.Module, zero_init_last: bool) -> None:
+    """Draw convolutions as He et al. (2015) do; with `zero_init_last` each block begins as its shortcut."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, Bottleneck) and zero_init_last:
+            nn.init.zeros_(module.norm3.weight)

@@ -52,6 +52,15 @@ def floating(name: str, x: Tensor) -> None:
         raise TypeError(f"{name} is {found}: expected a floating point tensor; use {name}.float()")
 
 
+def pictures(name: str, x: Tensor, channels: int) -> None:
+    """Raise TypeError or ValueError unless x is a batch of pictures, (B, C, H, W), with so many channels."""
+    floating(name, x)
+    if x.ndim != 4 or x.shape[1] != channels:
+        raise ValueError(
+            f"{name} has shape {tuple(x.shape)}: expected pictures (B, C, H, W) with C = in_channels={channels}"
+        )
+
+
 def token_ids(name: str, x: Tensor) -> None:
     """Raise TypeError unless x is a tensor of token ids."""
     if not isinstance(x, Tensor) or x.dtype not in (torch.int32, torch.int64):

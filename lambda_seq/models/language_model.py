@@ -138,7 +138,7 @@ class LambdaLM(GenerativeModel):
         documents: Int[Tensor, "B N"] | LF.Packing | None = None,
     ) -> Float[Tensor, "B N dim"]:
         """A vector for each position, from which `head` makes its logits; arguments and errors as `forward`."""
-        packing = None if documents is None else LF.Packing.of(documents, mask)
+        packing = None if documents is None else self.shards.packing(documents, mask)
         x, mask = self.stem(tokens, mask if packing is None else packing.mask)  # (B, N, dim)
         length = self.shards.length(tokens)
         if packing is not None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lambda_seq.layers import RelativePositionTable
 from lambda_seq.models import checks
-from lambda_seq.models.bottleneck import EXPANSION, Bottleneck, Pooled, make_stem
+from lambda_seq.models.bottleneck import EXPANSION, Bottleneck, Pooled, make_stem, reset_residual
 from lambda_seq.models.drop import depth_rates
 from lambda_seq.models.mixers import MIXERS, MixerOptions, Place, check_sizes, make_mixer
 from lambda_seq.models.registry import Model
@@ -150,14 +150,7 @@ class LambdaResNet(Model):
         if not features_only:
             self.dropout = nn.Dropout(dropout)
             self.head = nn.Linear(channels, num_classes)
-        self._reset_parameters(zero_init_last)
-
-    def _reset_parameters(self, zero_init_last: bool) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(module, Bottleneck) and zero_init_last:
-                nn.init.zeros_(module.norm3.weight)
+        reset_residual(self, zero_init_last)
 
     def features(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
         """Output of the last stage."""
@@ -183,11 +176,7 @@ class LambdaResNet(Model):
         return self.head(self.dropout(pooled))  # (B, classes)
 
     def _stages(self, x: Tensor, wanted: Sequence[int]) -> list[Tensor]:
-        checks.floating("x", x)
-        if x.ndim != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(
-                f"x has shape {tuple(x.shape)}: expected pictures (B, C, H, W) with C = in_channels={self.in_channels}"
-            )
+        checks.pictures("x", x, self.in_channels)
         x = self.stem(x)  # (B, width, H/4, W/4), or H, W
         outputs = []
         for index, stage in enumerate(self.stages):

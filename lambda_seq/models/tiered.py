@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lambda_seq.layers import LambdaLayer2d
 from lambda_seq.models import checks
 from lambda_seq.models.biased import BiasedLambdaLayer2d
-from lambda_seq.models.bottleneck import EXPANSION, Bottleneck, Convolution, Lambda
+from lambda_seq.models.bottleneck import EXPANSION, Bottleneck, Convolution, Lambda, reset_residual
 from lambda_seq.models.drop import depth_rates
 from lambda_seq.models.registry import Model, register_model
 from lambda_seq.models.resnet import parse_placement
@@ -108,22 +108,11 @@ class TieredLambdaResNet(Model):
         self.stages = nn.Sequential(*stages)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(channels, num_classes)
-        self._reset_parameters(zero_init_last)
-
-    def _reset_parameters(self, zero_init_last: bool) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(module, Bottleneck) and zero_init_last:
-                nn.init.zeros_(module.norm3.weight)
+        reset_residual(self, zero_init_last)
 
     def features(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
         """Output of the last stage, a 32nd of the size."""
-        checks.floating("x", x)
-        if x.ndim != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(
-                f"x has shape {tuple(x.shape)}: expected pictures (B, C, H, W) with C = in_channels={self.in_channels}"
-            )
+        checks.pictures("x", x, self.in_channels)
         return self.stages(self.stem(x))
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B classes"]:

@@ -7,7 +7,8 @@
     parallel.average_gradients(model, mesh)                                        # or DistributedDataParallel
 
 Lambda layers need little of each other's positions: k · v numbers of the content lambda, and the values within a local
-scope, whatever the length. Outputs, gradients and statistics are those of one process that has it all.
+scope, whatever the length. Outputs, gradients and statistics are those of one process that has it all. Rows may hold
+several documents where layers are causal: each process is given its chunk of their ids, by `shard_sequence` as well.
 """
 
 from lambda_seq.parallel.collectives import Traffic, count_traffic

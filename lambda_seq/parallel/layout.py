@@ -138,6 +138,12 @@ def _with_size(x: Tensor, dim: int, size: int) -> tuple[int, ...]:
     return tuple(shape)
 
 
+def own_chunk(x: Tensor, group: dist.ProcessGroup, dim: int, multiple: int) -> Tensor:
+    """This process's positions of a whole sequence, a copy; see `Layout.even`."""
+    layout = Layout.even(x.shape[dim], group.size(), group.rank(), multiple)
+    return x.narrow(dim, layout.start, layout.sizes[layout.rank]).clone(memory_format=torch.contiguous_format)
+
+
 def joined(x: Tensor, layout: Layout, group: dist.ProcessGroup, dim: int) -> Tensor:
     """The whole sequence, on each process."""
     pieces: Sequence[Tensor] = [x] * group.size()

@@ -23,8 +23,10 @@ from lambda_seq.functional.dispatch import lambda_layer
 from lambda_seq.functional.exponentials import Exponentials, basis, turn
 from lambda_seq.functional.fft import FFTCorrelation
 from lambda_seq.functional.operators import without_autocast
+from lambda_seq.functional.packing import packed_lambda_layer
 from lambda_seq.parallel import collectives
 from lambda_seq.parallel.layout import Layout, neighbours
+from lambda_seq.parallel.packing import SplitPacking
 
 CHUNK = 2**21  # floats of the lambdas that are exchanged together, at least one key's
 
@@ -37,21 +39,37 @@ def halo(
     group: dist.ProcessGroup,
     causal: bool,
     algorithm: str,
+    packing: SplitPacking | None = None,
 ) -> Float[Tensor, "B H N V"]:
-    """The position part from this chunk's values and those within reach of it."""
+    """The position part from this chunk's values and those within reach of it; of packed documents if causal."""
     before, after = reach(embedding, causal)
-    output = lambda_layer(query, None, value, embedding, causal=causal, algorithm=algorithm)
-    if not before:
+    output = _alone(query, value, embedding, packing, causal, algorithm)
+    wanted = before if packing is None else min(before, packing.reach)  # alike on all processes
+    if not wanted:
         return output
-    left, right = neighbours(value, layout, group, before, after, 2)
+    left, right = neighbours(value, layout, group, wanted, after, 2)
+    if packing is not None:
+        left = left.masked_fill(~packing.seen(left.shape[2])[:, None, :, None], 0)
     # What neighbours add to the outputs at the ends. Also where there are none: all processes go backward alike.
     count = query.shape[2]
     near = _beyond(query[:, :, :before], left, embedding, causal, algorithm, front=True)
+    if packing is not None:
+        near = near.masked_fill(~packing.in_head[:, None, : near.shape[2], None], 0)
     output = output + F.pad(near, (0, 0, 0, count - near.shape[2]))
     if after:
         near = _beyond(query[:, :, -after:], right, embedding, causal, algorithm, front=False)
         output = output + F.pad(near, (0, 0, count - near.shape[2], 0))
     return output
+
+
+def _alone(
+    query: Tensor, value: Tensor, embedding: Tensor, packing: SplitPacking | None, causal: bool, algorithm: str
+) -> Tensor:
+    """The position part from this chunk's values alone."""
+    options: dict[str, Any] = {"causal": causal, "algorithm": algorithm}
+    if packing is None:
+        return lambda_layer(query, None, value, embedding, **options)
+    return packed_lambda_layer(query, None, value, embedding, packing, **options)
 
 
 def _beyond(query: Tensor, halo: Tensor, embedding: Tensor, causal: bool, algorithm: str, *, front: bool) -> Tensor:
@@ -76,21 +94,28 @@ def state(
     layout: Layout,
     group: dist.ProcessGroup,
     algorithm: str,
+    packing: SplitPacking | None = None,
 ) -> Float[Tensor, "B H N V"]:
     """The position part of causal sums of exponentials: this chunk's, and what earlier chunks' sums add."""
-    kernel = embedding.kernel(query.shape[2]).to(query.dtype)
-    output = lambda_layer(query, None, value, kernel, causal=True, algorithm=algorithm)
+    longest = query.shape[2] if packing is None else max(packing.own_longest, 1)
+    kernel = embedding.kernel(longest).to(query.dtype)
+    output = _alone(query, value, kernel, packing, True, algorithm)
+    if packing is not None:  # later chunks see the last document
+        value = value.masked_fill(~packing.in_tail[:, None, :, None], 0)
     sums = _again(embedding.advance, embedding.empty(value), value)  # (B, U, S, V), at the end of the chunk
     everyone = collectives.gathered(sums, group)  # (P, B, U, S, V)
     # Positions from the end of each chunk to the last one before this chunk; later chunks count nothing
     distances = [layout.start - stop for stop in layout.bounds[1:]]
-    there = torch.tensor([distance >= 0 for distance in distances], device=value.device)
+    there = torch.tensor([distance >= 0 for distance in distances], device=value.device)[:, None]  # (P, 1)
+    if packing is not None:
+        there = packing.linked  # (P, B)
     powers = basis(
         embedding.rates, embedding.frequencies, torch.tensor(distances, device=value.device).clamp_min(0)
     )  # (P, S)
-    everyone = everyone.masked_fill(~there[:, None, None, None, None], 0)
+    everyone = everyone.masked_fill(~there[:, :, None, None, None], 0)
     turned = turn(everyone.mT, powers[:, None, None, None], embedding.frequencies.shape[0], sign=-1).mT
-    return output + _again(embedding.read, query, turned.sum(0), 1)
+    added = _again(embedding.read, query, turned.sum(0), 1)
+    return output + (added if packing is None else added.masked_fill(~packing.in_head[:, None, :, None], 0))
 
 
 def _again(function: Any, *arguments: Any) -> Tensor:

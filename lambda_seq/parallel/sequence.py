@@ -13,7 +13,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from lambda_seq.layers import WHOLE, LambdaLayer, LambdaLayer1d, MaskedBatchNorm, Whole
 from lambda_seq.parallel import collectives
-from lambda_seq.parallel.layout import Layout, joined
+from lambda_seq.parallel.layout import Layout, joined, own_chunk
 from lambda_seq.parallel.shard import Shard
 
 DATA, SEQUENCE = "data", "sequence"
@@ -80,9 +80,7 @@ def shard_sequence(x: Tensor, mesh: DeviceMesh, dim: int = 1, *, mesh_dim: str =
     Raises:
         ValueError: fewer units than processes, or what `sequence_group` raises.
     """
-    group = sequence_group(mesh, mesh_dim)
-    layout = Layout.even(x.shape[dim], group.size(), group.rank(), multiple)
-    return x.narrow(dim, layout.start, layout.sizes[layout.rank]).clone(memory_format=torch.contiguous_format)
+    return own_chunk(x, sequence_group(mesh, mesh_dim), dim, multiple)
 
 
 def gather_sequence(x: Tensor, mesh: DeviceMesh, dim: int = 1, *, mesh_dim: str = SEQUENCE) -> Tensor:

@@ -7,17 +7,19 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lambda_seq.functional.dispatch import ALGORITHMS
 from lambda_seq.functional.exponentials import Exponentials
+from lambda_seq.functional.packing import Packing
 from lambda_seq.functional.problem import Problem
 from lambda_seq.layers.position import PositionEmbedding
 from lambda_seq.layers.whole import WHOLE, Whole
 from lambda_seq.parallel import collectives, position
 from lambda_seq.parallel.content import content
-from lambda_seq.parallel.layout import Layout, neighbours
+from lambda_seq.parallel.layout import Layout, neighbours, own_chunk
+from lambda_seq.parallel.packing import SplitPacking
 
 EXCHANGES = ("auto", "halo", "channels")
 
@@ -76,18 +78,32 @@ class Shard(Whole):
         key: Float[Tensor, "B U *N K"] | None,
         value: Float[Tensor, "B U *N V"],
         position: nn.Module | None,
+        *,
+        packing: Packing | None = None,
         **options: Any,
     ) -> Float[Tensor, "B H *N V"]:
         """`parallel.lambda_layer` with a position embedding."""
         layout = Layout.of(value, self.group, 2)
+        length = layout.length if packing is None else max(packing.longest, 1)
         embedding: Tensor | Exponentials | None = None
         if isinstance(position, PositionEmbedding) and position.causal:
-            embedding = position.streaming(layout.length)
+            embedding = position.streaming(length)
         elif position is not None:
-            embedding = position((layout.length,))
+            embedding = position((length,))
         if isinstance(embedding, Tensor):
             embedding = embedding.to(query.dtype)
-        return _lambda_layer(query, key, value, embedding, self.group, layout, **options)
+        return _lambda_layer(query, key, value, embedding, self.group, layout, documents=packing, **options)
+
+    def packing(self, documents: Int[Tensor, "B N"] | Packing, mask: Bool[Tensor, "B N"] | None) -> Packing:
+        """The packing of this chunk's documents, agreed on with the other processes."""
+        return SplitPacking.share(documents, mask, self.group)
+
+    def chunk(self, x: Tensor, fill: float = 0, multiple: int = 1) -> Tensor:
+        """This process's positions of whole sequences (B, N, …), lengthened with `fill` if too short for all."""
+        short = (self.group.size() - 1) * multiple + 1 - x.shape[1]
+        if short > 0:
+            x = F.pad(x, (0, 0) * (x.ndim - 2) + (0, short), value=fill)
+        return own_chunk(x, self.group, 1, multiple)
 
     def __deepcopy__(self, memo: Any) -> Shard:
         return self
@@ -108,6 +124,7 @@ def lambda_layer(
     group: dist.ProcessGroup,
     *,
     mask: Bool[Tensor, "B N"] | None = None,
+    documents: Int[Tensor, "B N"] | Packing | None = None,
     causal: bool = False,
     key_norm: str = "softmax",
     algorithm: str = "auto",
@@ -122,20 +139,22 @@ def lambda_layer(
         embedding: for the length of the whole sequence, as `functional.lambda_layer` takes it, alike on all processes;
             or causal `Exponentials`.
         group: the processes, such as `mesh["sequence"].get_group()`.
+        documents: of which document each position is, by ids, alike where a document goes on in the next chunk: several
+            documents in one row, each as if it stood alone; with causal=True only.
         causal, key_norm: as for `functional.lambda_layer`.
         algorithm: how a process computes position lambdas by itself.
         exchange: "halo" gets values within reach from neighbours, (R − 1) · V numbers for each of the U; "channels"
             exchanges channels for positions, N · (K + 1) · V / P numbers, and computes by FFT; "auto" takes halos that
-            are no longer than the longest chunk.
+            are no longer than the longest chunk. With documents always halos, no longer than the longest of them.
 
     Returns:
-        (B, H, N, V), this process's part.
+        (B, H, N, V), this process's part; with documents zeros at positions of none.
 
     Raises:
         TypeError, ValueError: as `functional.lambda_layer`; or chunks that do not belong together.
     """
     layout = Layout.of(value, group, 2)
-    options: dict[str, Any] = {"mask": mask, "causal": causal, "key_norm": key_norm}
+    options: dict[str, Any] = {"mask": mask, "documents": documents, "causal": causal, "key_norm": key_norm}
     return _lambda_layer(query, key, value, embedding, group, layout, algorithm=algorithm, exchange=exchange, **options)
 
 
@@ -148,6 +167,7 @@ def _lambda_layer(
     layout: Layout,
     *,
     mask: Tensor | None = None,
+    documents: Tensor | Packing | None = None,
     causal: bool = False,
     key_norm: str = "softmax",
     algorithm: str = "auto",
@@ -161,19 +181,34 @@ def _lambda_layer(
     for name, option, options in (("algorithm", algorithm, ALGORITHMS), ("exchange", exchange, EXCHANGES)):
         if option not in options:
             raise ValueError(f"{name}={option!r}: expected one of {', '.join(map(repr, options))}")
+    packing = None
+    if documents is not None:
+        if not causal:
+            raise ValueError(
+                "documents with causal=False: of layers that look both ways rows of several documents cannot be split "
+                "over processes; give each document a row of its own, padded, with a mask"
+            )
+        packing = SplitPacking.share(documents, mask, group)
+        packing.check_shape((query.shape[0], query.shape[2]), query.device)
+        mask = packing.mask
+        if exchange == "channels":
+            raise ValueError("exchange='channels' with documents: expected 'auto' or 'halo'")
     if mask is not None:
         value = value.masked_fill(~mask[:, None, :, None], 0)
     part = None
     if isinstance(embedding, Exponentials):
-        part = position.state(query, value, embedding, layout, group, algorithm)
+        part = position.state(query, value, embedding, layout, group, algorithm, packing)
     elif embedding is not None:
         if exchange == "auto":
-            exchange = "halo" if embedding.shape[-1] - 1 <= max(layout.sizes) else "channels"
+            near = packing is not None or embedding.shape[-1] - 1 <= max(layout.sizes)
+            exchange = "halo" if near else "channels"
         if exchange == "halo":
-            part = position.halo(query, value, embedding, layout, group, causal, algorithm)
+            part = position.halo(query, value, embedding, layout, group, causal, algorithm, packing)
         else:
             part = position.channels(query, value, embedding, layout, group, causal)
-    if key is None:
-        assert part is not None  # `Problem.of` has seen to it that there is a key or an embedding
+    if key is not None:
+        part = content(query, key, value, mask, causal, key_norm, group, part, packing)
+    assert part is not None  # `Problem.of` has seen to it that there is a key or an embedding
+    if packing is None or packing.mask is None:
         return part
-    return content(query, key, value, mask, causal, key_norm, group, part)
+    return part.masked_fill(~packing.mask[:, None, :, None], 0)

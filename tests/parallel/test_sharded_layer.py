@@ -31,6 +31,35 @@ CASES = {
     "exponential": {"exponential": True, "causal": True},
     "exponential_masked": {"exponential": True, "causal": True, "masked": True, "intra": 2},
 }
+DOCUMENTS = {
+    "content": {"scope": None},
+    "l2": {"scope": None, "key_norm": "l2", "masked": True},
+    "unnormalised": {"scope": 1, "key_norm": "none"},
+    "local": {"scope": 4, "intra": 2},
+    "local_masked": {"scope": 4, "masked": True},
+    "halo_of_several_chunks": {"scope": 14, "content": False},
+    "global": {"scope": 43, "masked": True},
+    "exponential": {"exponential": True},
+    "exponential_masked": {"exponential": True, "masked": True, "intra": 2},
+}
+# Of each row, the lengths of its documents; one of id −1 is padding
+ROWS = {
+    "short_and_long": [[5, 30, 3, 5], [10, 1, 1, 20, 11]],
+    "one_each": [[43], [43]],
+    "at_the_ends_of_chunks": [[11, 22, 10], [22, 21]],
+    "one_and_many": [[43], [4] * 10 + [3]],
+    "padded": [[7, 20, -16], [-4, 30, -9]],
+    "nothing_in_a_row": [[-43], [3, 40]],
+}
+
+
+def ids_of(rows):
+    """Ids (B, N) that come back: what is meant by them are runs."""
+    found = []
+    for row in rows:
+        ids = [number % 2 if length > 0 else -1 for number, length in enumerate(row)]
+        found.append(torch.tensor(ids).repeat_interleave(torch.tensor(row).abs()))
+    return torch.stack(found)
 
 
 def problem(length, dtype, *, scope=None, content=True, masked=False, intra=1, exponential=False, **options):
@@ -69,10 +98,14 @@ def leaves(tensors):
 def whole(length, dtype, **case):
     tensors, mask, grad, options = problem(length, dtype, **case)
     options.pop("exchange", None)
-    module = options.pop("module", None)
+    module, documents = (options.pop(name, None) for name in ("module", "documents"))
     found = leaves(tensors)
     embedding = module((length,)).to(dtype) if module else found.get("embedding")
-    output = LF.lambda_layer(found["query"], found.get("key"), found["value"], embedding, mask=mask, **options)
+    inputs = (found["query"], found.get("key"), found["value"], embedding)
+    if documents is None:
+        output = LF.lambda_layer(*inputs, mask=mask, **options)
+    else:
+        output = LF.packed_lambda_layer(*inputs, LF.Packing.of(ids_of(documents), mask), **options)
     output = output if mask is None else output * mask[:, None, :, None]
     gradients = torch.autograd.grad(output, list(found.values()), grad)
     return {"output": output.detach(), **dict(zip(found, gradients, strict=True))}
@@ -86,6 +119,8 @@ def chunked(sizes, dtype, case):
     module = options.pop("module", None)
     start = sum(sizes[: group.rank()])
     part = slice(start, start + sizes[group.rank()])
+    if "documents" in options:
+        options["documents"] = ids_of(options["documents"])[:, part]
     along = ("query", "key", "value")
     found = leaves({n: t[:, :, part] if n in along and t is not None else t for n, t in tensors.items()})
     own_mask = None if mask is None else mask[:, part]
@@ -124,3 +159,16 @@ def test_equals_one_process(four, case, sizes):
 @pytest.mark.parametrize("case", ["local", "global", "causal_masked", "exponential"])
 def test_equals_one_process_in_float32(four, case):
     check(four, (11, 11, 11, 10), torch.float32, CASES[case], 1e-5)
+
+
+@pytest.mark.parametrize("sizes", [(22, 21), (11, 11, 11, 10), (20, 1, 2, 20)], ids=str)
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("case", DOCUMENTS)
+def test_documents_that_go_on_from_chunk_to_chunk(four, case, rows, sizes):
+    check(four, sizes, torch.float64, DOCUMENTS[case] | {"causal": True, "documents": ROWS[rows]}, 1e-9)
+
+
+@pytest.mark.parametrize("case", ["local_masked", "global", "exponential"])
+def test_documents_in_float32(four, case):
+    options = DOCUMENTS[case] | {"causal": True, "documents": ROWS["short_and_long"]}
+    check(four, (11, 11, 11, 10), torch.float32, options, 1e-5)

@@ -65,6 +65,30 @@ def following(x):
     return x.roll(-1, 1)
 
 
+def packed(options, dtype, ranks=None):
+    """Gradients and logits of a language model of rows that hold several documents, by `ranks` processes or one."""
+    mesh = None if ranks is None else parallel.make_mesh(ranks)
+    model = parallel.parallelize(network("lm", options, dtype), mesh) if mesh else network("lm", options, dtype)
+    x, mask, _ = next(iter(batches(3, 42)))
+    documents = torch.stack([(torch.arange(42) >= end).long() for end in (5, 21, 40)])
+    documents[2, 30:35] = -1
+    target = following(x)
+    parts = [x, mask, documents, target]
+    if mesh:
+        parts = [parallel.shard_sequence(part, mesh) for part in parts]
+    x, mask, documents, target = parts
+    logits = model(x, mask, documents)
+    real = mask & (documents >= 0)
+    nats = F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none").view_as(x)
+    loss = (nats * real).sum()
+    (parallel.sum_over_sequence(loss, mesh) if mesh else loss).backward()
+    logits = logits.detach() * real[..., None]
+    if mesh:
+        parallel.average_gradients(model, mesh)
+        logits = parallel.gather_sequence(logits, mesh)
+    return {"logits": logits} | {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
 def optimizer_of(model):
     return torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
 
@@ -141,6 +165,13 @@ def test_encoders_learn_the_same(four, name):
 @pytest.mark.parametrize("name", LMS)
 def test_language_models_learn_the_same(four, name):
     check(four, "lm", LMS[name], torch.float64, 1e-9)
+
+
+@pytest.mark.parametrize("name", LMS)
+def test_language_models_read_rows_of_documents(four, name):
+    expected = packed(LMS[name], torch.float64)
+    for found in four.run(packed, LMS[name], torch.float64, 4):
+        compare(found, expected, 1e-9)
 
 
 def test_in_float32(four):
@@ -244,3 +275,20 @@ def test_bytes_do_not_depend_on_the_length(four):
     assert short == long
     values, keys, scope = 4, 4, 5
     assert 4 * (scope - 1) * values <= long <= 8 * 4 * (keys + scope) * values
+
+
+def sent_for_documents(length):
+    """The same of a causal layer, of rows with a document that all processes have a part of."""
+    mesh = parallel.make_mesh(4)
+    layer = LambdaLayer1d(8, heads=2, dim_key=4, scope=5, norm="rms", causal=True)
+    parallel.parallelize(layer, mesh)
+    documents = (torch.arange(length) > 5).long()[None]
+    x, documents = (parallel.shard_sequence(part, mesh) for part in (torch.zeros(1, length, 8), documents))
+    with parallel.count_traffic() as traffic:
+        layer(x, documents=documents).sum().backward()
+    return traffic.total
+
+
+def test_bytes_for_documents_do_not_depend_on_the_length_either(four):
+    short, long = (max(four.run(sent_for_documents, length)) for length in (41, 163))
+    assert 0 < short == long

@@ -6,6 +6,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 
 from lambda_seq import LambdaEncoder, LambdaLayer1d, LambdaLayer2d, parallel
+from lambda_seq import functional as LF
 from lambda_seq.parallel.layout import Layout
 
 
@@ -22,6 +23,7 @@ def errors():
     unnamed = init_device_mesh("cpu", (2, 2))
     rank = torch.distributed.get_rank()
     layer = parallel.parallelize(LambdaLayer1d(8, heads=2, dim_key=4, scope=5, norm="rms"), mesh)
+    causal = parallel.parallelize(LambdaLayer1d(8, heads=2, dim_key=4, scope=5, norm="rms", causal=True), mesh)
     encoder = parallel.parallelize(LambdaEncoder(dim=8, depth=1, strides=[4], max_length=16, scope=None), mesh)
     x = torch.zeros(2, 3, 8)
     tokens = torch.zeros(2, 3, dtype=torch.long)
@@ -39,6 +41,15 @@ def errors():
         "unaligned": message(encoder, tokens),
         "long": message(encoder, tokens.repeat(1, 4)[:, :8]),
         "documents": message(layer, x, documents=torch.zeros(2, 3, dtype=torch.long)),
+        "packed": message(causal, x, documents=LF.Packing.of(torch.zeros(2, 3, dtype=torch.long))),
+        "ids": message(causal, x, documents=torch.zeros(2, 3)),
+        "packed channels": message(
+            parallel.lambda_layer,
+            *(query, None, query[:, :1], query[0, :1].mT, group),
+            documents=torch.zeros(1, 5, dtype=torch.long),
+            causal=True,
+            exchange="channels",
+        ),
         "2d": message(parallel.parallelize, LambdaLayer2d(8, heads=2, scope=3), mesh),
         "batch norm": message(parallel.parallelize, nn.Sequential(nn.BatchNorm1d(8), layer), mesh),
         "no layer": message(parallel.parallelize, nn.Linear(2, 2), mesh),
@@ -59,7 +70,10 @@ EXPECTED = {
     "empty": "x has [3, 3, 3, 0] positions on the processes of one sequence: expected at least 1 on each",
     "unaligned": "x is split at positions [3, 6, 9], which are no multiples of the stride 4: split it with",
     "long": "x has 32 positions, longer than max_length=16",
-    "documents": "documents: packed rows cannot be split over processes; give each document a row of its own",
+    "documents": "documents with causal=False: of layers that look both ways rows of several documents cannot be split",
+    "packed": "documents is a packing of whole rows, but other processes hold parts of them: give the ids of this",
+    "ids": "documents is torch.float32: expected integer ids",
+    "packed channels": "exchange='channels' with documents: expected 'auto' or 'halo'",
     "2d": "module has a LambdaLayer2d, itself: only sequences can be split",
     "batch norm": "module has a BatchNorm1d, 0, which would average over a chunk only: use lambda_seq.layers.Masked",
     "no layer": "module is a Linear without a lambda layer: there is nothing to split",

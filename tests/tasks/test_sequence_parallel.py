@@ -1,14 +1,13 @@
 """`--sequence_parallel`: several processes train what one does."""
 
+import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from small_data import QUIET, TINY_ENCODER
+from commands import run
+from small_data import QUIET, TINY_ENCODER, texts, write_jsonl
 
 from tasks.sequence_parallel import SequenceParallel, make_strategy
 
@@ -16,14 +15,7 @@ CPU = ("--trainer.accelerator=cpu", "--trainer.max_epochs=2", *QUIET)
 TEXTS = ("--config", "tasks/configs/text_classification.yaml", *TINY_ENCODER, *CPU, "--data.batch_size=8")
 SAME = ("--model.options.dropout=0", "--model.options.token_dropout=0", "--model.optimizer.init_args.lr=0.01")
 NEXT = ("--config", "tasks/configs/language_modelling.yaml", *TINY_ENCODER, *CPU, "--data.length=40")
-
-
-def run(arguments, cache):
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(cache)}
-    command = [sys.executable, "-m", "tasks.cli", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=400, env=environment)
-    assert done.returncode == 0, done.stderr
-    return done
+LM = ("--data.batch_size=4", "--model.options.dropout=0", "--model.optimizer.init_args.lr=0.01")
 
 
 def weights(folder):
@@ -41,17 +33,22 @@ def compare(found, expected):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("devices", [2, 4])
-def test_texts_are_classified_alike(cli, stories, tmp_path, devices):
+def test_texts_are_classified_alike(cli, stories, devices):
     """On four devices two share a sequence, and two have rows of their own: half the batch each."""
     command = ("fit", *TEXTS, *SAME, "--data.path", stories, "--model.options.norm=layer")
     command = (*command, "--model.options.lambda_norm=rms", "--data.bucket=false")
     cli(*command, "--output_dir=alone")
     both = (f"--trainer.devices={devices}", "--sequence_parallel=2", f"--data.batch_size={8 // (devices // 2)}")
-    run((*command, *both, "--output_dir=together"), tmp_path / "cache")
+    run(*command, *both, "--output_dir=together")
     compare(weights("together"), weights("alone"))
     found, expected = (json.loads(Path(f"{run}/test_report.json").read_text()) for run in ("together", "alone"))
     assert found["rows"] == expected["rows"] == 8  # each row is counted once
     assert found["metrics"]["loss"] == pytest.approx(expected["metrics"]["loss"], abs=1e-3)
+    predict = ("predict", *TEXTS, "--data.path", stories, "--model.options.norm=layer")
+    predict = (*predict, "--model.options.lambda_norm=rms", "--ckpt_path=alone/checkpoints/last.ckpt")
+    cli(*predict, "--predictions.path=alone.csv")
+    run(*predict, *both[:2], "--predictions.path=together.csv")
+    compare_files("together", "alone", devices // 2)
 
 
 def test_what_it_stands_in_for():
@@ -63,13 +60,70 @@ def test_what_it_stands_in_for():
         make_strategy(2, "fsdp")
 
 
+@pytest.fixture
+def novels(tmp_path):
+    """Texts of very different lengths: rows hold pieces of several, and some texts are rows of their own."""
+    folder = tmp_path / "novels"
+    for split, count in {"train": 12, "validation": 4, "test": 5}.items():
+        found = [one | {"text": one["text"] * (1 + 7 * (number % 3 == 0))} for number, one in enumerate(texts(count))]
+        write_jsonl(folder / f"{split}.jsonl", [*found, {"text": "a"}])
+    return folder
+
+
 @pytest.mark.slow
-def test_other_networks_are_refused(tmp_path):
-    (tmp_path / "novel" / "train").mkdir(parents=True)
-    (tmp_path / "novel" / "train" / "a.txt").write_text("one two three four. " * 60)
-    command = ("fit", *NEXT, "--data.path", tmp_path / "novel", "--trainer.devices=2", "--sequence_parallel=2")
-    done = subprocess.run(
-        [sys.executable, "-m", "tasks.cli", *map(str, command)], capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode != 0
-    assert "LanguageModelling trains a LambdaLM, which cannot be split here" in done.stderr
+@pytest.mark.parametrize("devices", [2, 4])
+def test_language_models_learn_alike(cli, novels, devices):
+    """From rows that hold pieces of several documents, some of which are in the chunks of both processes."""
+    cli("fit", *NEXT, *LM, "--data.path", novels, "--output_dir=alone")
+    rows = 4 // (devices // 2)
+    both = (f"--trainer.devices={devices}", "--sequence_parallel=2", f"--data.batch_size={rows}")
+    run("fit", *NEXT, *LM, "--data.path", novels, *both, "--output_dir=together")
+    if devices == 2:  # four processes have rows in another order
+        compare(weights("together"), weights("alone"))
+    test = ("--data.path", novels, "--ckpt_path=alone/checkpoints/last.ckpt")
+    for name, options in (("alone", ()), ("together", both[:2])):
+        run("test", *NEXT, *LM, *test, *options, f"--output_dir={name}-test")
+        run("predict", *NEXT, *LM, *test, *options, f"--predictions.path={name}.csv")
+    compare_files("together", "alone", devices // 2)
+
+
+def compare_files(found, expected, files):
+    """Predictions of each row, once; several files if several processes read the data."""
+    names = [f"{found}.csv"] if files == 1 else [f"{found}-{number}.csv" for number in range(files)]
+    assert sorted(path.name for path in Path().glob(f"{found}*.csv")) == names
+    rows = {}
+    for name in names:
+        rows |= table(name)
+    assert rows == {key: pytest.approx(values, abs=2e-3) for key, values in table(f"{expected}.csv").items()}
+
+
+def table(name):
+    with Path(name).open(newline="") as file:
+        return {row[0]: [float(value) for value in row[1:] if is_number(value)] for row in list(csv.reader(file))[1:]}
+
+
+def is_number(value):
+    return value.replace(".", "", 1).replace("e-", "", 1).isdigit()
+
+
+@pytest.mark.slow
+def test_sequences_shorter_than_there_are_processes(cli, tmp_path):
+    """Two tokens on three processes are padded."""
+    folder = tmp_path / "short"
+    for split, count in {"train": 8, "validation": 4, "test": 4}.items():
+        write_jsonl(
+            folder / f"{split}.jsonl", [{"text": "ab"[: 1 + row % 2], "label": row % 2} for row in range(count)]
+        )
+    command = ("fit", *TEXTS, *SAME, "--data.path", folder, "--data.bucket=false", "--data.pad_to_multiple=1")
+    command = (*command, "--model.options.norm=layer", "--model.options.lambda_norm=rms")
+    cli(*command, "--output_dir=alone")
+    run(*command, "--trainer.devices=3", "--sequence_parallel=3", "--output_dir=together")
+    compare(weights("together"), weights("alone"))
+
+
+@pytest.mark.slow
+def test_other_tasks_are_refused(stories):
+    """Pretraining asks the network for features of positions that it chooses itself."""
+    command = ("fit", TEXTS[0], TEXTS[1], "--model=MaskedPretraining", *TEXTS[2:], "--data.path", stories)
+    printed = run(*command, "--trainer.devices=2", "--sequence_parallel=2", code=1)
+    assert "MaskedPretraining trains a LambdaEncoder, which cannot be split here" in printed
