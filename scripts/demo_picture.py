@@ -245,13 +245,16 @@ def _mean(numbers: Sequence[float]) -> float:
 def _name_above(ends: Sequence[tuple[Line, tuple[float, float]]], axes: Any, top: float) -> None:
     """Labels above the diagram of lines that leave it there, the leftmost highest."""
     ordered = sorted(ends, key=lambda end: -end[1][0])
+    low, high = (math.log(limit) for limit in axes.get_xlim())
     for level, (line, (x, y)) in enumerate(ordered):
         leaves = y >= top / 1.6  # else it ends inside, without a prediction
+        far = (math.log(x) - low) > 0.4 * (high - low)  # a label to the right of it would run into others
         axes.annotate(
             line.text,
             xy=(x, top if leaves else y),
             xytext=(0, 4 + 15 * level) if leaves else (8, 8),
             textcoords="offset points",
+            ha="right" if far and leaves else "left",
             color=STYLES[line.name][0],
             fontsize=11,
             fontweight="bold" if line.ours else "normal",
