@@ -43,6 +43,12 @@ class FFTCorrelation:
         self.points = self.length[0] * self.length[1]
         # R[m − n] convolves with n − m, which runs from origin − (R − 1) to origin; negative ones wrap around.
         self.shifts = tuple(first - taps + 1 for taps, first in zip(self.scope, origin, strict=True))
+        self.values: Tensor
+        self.values_grad: Tensor | None = None
+        self.take(embedding)
+
+    def take(self, embedding: Tensor) -> None:
+        """Go on with another embedding of this scope, such as other keys of one; values stay as they are."""
         padding = [0, self.length[1] - self.scope[1], 0, self.length[0] - self.scope[0]]
         self.kernel = self._transform(F.pad(embedding.flip(-2, -1), padding).roll(self.shifts, (-2, -1)))
         # Gradients are summed as their conjugates, so that none of kernel and values is needed; (U, K, F_Y, F_X)
@@ -50,8 +56,7 @@ class FFTCorrelation:
 
     def load(self, values: Tensor) -> None:
         """Take a group of values, (b, v, U, Y, X), by their spectra."""
-        self.values = self._transform(values)
-        self.values_grad: Tensor | None = None
+        self.values, self.values_grad = self._transform(values), None
 
     def lambdas(self, channels: slice, keys: slice) -> Tensor:
         """Lambdas (b, v, k, Y, X)."""

@@ -186,11 +186,10 @@ class _Channels(torch.autograd.Function):
         ctx.save_for_backward(query, values, embedding)
         ctx.deal, ctx.origin = deal, origin
         with without_autocast(query.device):
-            correlation = _correlation(values, embedding, deal, origin)
             output = values.new_zeros(deal.batch, deal.dim_value, query.shape[1], deal.count)  # (B, V, H, N)
             queries = query.permute(0, 3, 1, 2).to(values.dtype)  # (B, K, H, N)
-            for keys in deal.parts():
-                lambdas = deal.to_positions(_lambdas(correlation, values, keys))  # (B, V, k, N)
+            for keys, correlation in _by_keys(values, embedding, deal, origin):
+                lambdas = deal.to_positions(_lambdas(correlation, values))  # (B, V, k, N)
                 for index, key in enumerate(range(keys.start, keys.stop)):
                     output.addcmul_(queries[:, None, key], lambdas[:, :, index, None])
         return output.permute(0, 2, 3, 1).to(query.dtype, memory_format=torch.contiguous_format)
@@ -201,40 +200,38 @@ class _Channels(torch.autograd.Function):
         query, values, embedding = ctx.saved_tensors
         deal: _Deal = ctx.deal
         with without_autocast(query.device):
-            correlation = _correlation(values, embedding, deal, ctx.origin)
             grads = grad.permute(0, 3, 1, 2).to(values.dtype)  # (B, V, H, N)
             queries = query.permute(0, 3, 1, 2).to(values.dtype)  # (B, K, H, N)
-            grad_query = values.new_empty(queries.shape)
-            for keys in deal.parts():
-                lambdas = deal.to_positions(_lambdas(correlation, values, keys))  # (B, V, k, N)
+            grad_query, grad_embedding = values.new_empty(queries.shape), torch.zeros_like(embedding)
+            for keys, correlation in _by_keys(values, embedding, deal, ctx.origin):
+                lambdas = deal.to_positions(_lambdas(correlation, values))  # (B, V, k, N)
                 for index, key in enumerate(range(keys.start, keys.stop)):
                     grad_query[:, key] = torch.einsum("bvhn,bvn->bhn", grads, lambdas[:, :, index])
                     lambdas[:, :, index] = torch.einsum("bvhn,bhn->bvn", grads, queries[:, key])
                 whole = deal.to_channels(lambdas)  # the lambdas' gradients, (B, v, k, M)
-                if whole.numel():
-                    correlation.add_gradient(slice(0, deal.own), keys, whole.unsqueeze(3))
+                if values.numel():
+                    correlation.add_gradient(slice(0, deal.own), slice(0, whole.shape[2]), whole.unsqueeze(3))
+                    grad_embedding[:, keys] = correlation.embedding_gradient()[:, :, 0].to(embedding.dtype)
+            grad_values = correlation.value_gradient()[:, :, :, 0] if values.numel() else torch.zeros_like(values)
+        return grad_query.permute(0, 2, 3, 1).to(query.dtype), grad_values.to(values.dtype), grad_embedding, None, None
+
+
+def _by_keys(values: Tensor, embedding: Tensor, deal: _Deal, origin: int) -> Iterator[tuple[slice, FFTCorrelation]]:
+    """The correlation of the values with a few keys at a time, as spectra of all of them would not be shared."""
+    correlation = None
+    for keys in deal.parts():
+        part = embedding[:, keys].to(values.dtype).unsqueeze(2)
+        if correlation is None:
+            correlation = FFTCorrelation(part, (1, deal.layout.length), (0, origin))
             if values.numel():
-                grad_values = correlation.value_gradient()[:, :, :, 0]
-                grad_embedding = correlation.embedding_gradient()[:, :, 0]
-            else:
-                grad_values, grad_embedding = torch.zeros_like(values), torch.zeros_like(embedding)
-        return (
-            grad_query.permute(0, 2, 3, 1).to(query.dtype),
-            grad_values.to(values.dtype),
-            grad_embedding.to(embedding.dtype),
-            None,
-            None,
-        )
+                correlation.load(values.unsqueeze(3))  # (B, v, U, 1, M)
+        else:
+            correlation.take(part)
+        yield keys, correlation
 
 
-def _correlation(values: Tensor, embedding: Tensor, deal: _Deal, origin: int) -> FFTCorrelation:
-    correlation = FFTCorrelation(embedding.to(values.dtype).unsqueeze(2), (1, deal.layout.length), (0, origin))
-    if values.numel():
-        correlation.load(values.unsqueeze(3))  # (B, v, U, 1, M)
-    return correlation
-
-
-def _lambdas(correlation: FFTCorrelation, values: Tensor, keys: slice) -> Float[Tensor, "B v k M"]:
+def _lambdas(correlation: FFTCorrelation, values: Tensor) -> Float[Tensor, "B v k M"]:
+    keys = correlation.kernel.shape[1]
     if not values.numel():  # more processes than channels
-        return values.new_empty(values.shape[0], 0, keys.stop - keys.start, values.shape[-1])
-    return correlation.lambdas(slice(0, values.shape[1]), keys).squeeze(3)
+        return values.new_empty(values.shape[0], 0, keys, values.shape[-1])
+    return correlation.lambdas(slice(0, values.shape[1]), slice(0, keys)).squeeze(3)
