@@ -16,11 +16,11 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import comparing
 import plan_grid
 import torch
+from command_line import add_machine, add_results, byte_count, open_recorder
 from comparing import PHOTO, SQUARE, case_of, key_of
 from machine import available_memory, describe
 from measuring import Limits, Measurement, in_fresh_process, measure
@@ -50,10 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(options.threads)
     file = options.out / f"{options.command}.json"
     command = ["python", "scripts/benchmark.py", *arguments]
-    try:
-        recorder = Recorder(file, command, describe(options.threads, options.device), options.resume)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    recorder = open_recorder(file, command, describe(options.threads, options.device), options.resume)
     options.run(options, recorder)
     bad = any(record.get("status") in ("wrong result", "failed") for record in recorder.records)
     return 130 if recorder.interrupted else int(bad)
@@ -190,17 +187,6 @@ def limits_of(options: argparse.Namespace) -> Limits:
     return Limits(options.budget, deadline, options.seconds, options.threads, options.device)
 
 
-def byte_count(text: str) -> int:
-    """'12GiB' -> 12 · 2^30; also MiB and plain bytes."""
-    for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("", 1)):
-        if text.endswith(unit):
-            try:
-                return int(float(text.removesuffix(unit)) * factor)
-            except ValueError:
-                break
-    raise argparse.ArgumentTypeError(f"{text!r}: expected a size such as 8GiB or 500MiB")
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     doc = (__doc__ or "").split("\n\n")
@@ -212,11 +198,9 @@ def parser() -> argparse.ArgumentParser:
         add = one.add_argument
         add("--lengths", type=int, nargs="+", metavar="N", help="positions of the sequences")
         add("--full", action="store_true", help="also what takes minutes a step; for plan the whole grid")
-        add("--out", type=Path, default=Path("outputs/benchmark"), help="folder for results (%(default)s)")
-        add("--resume", action="store_true", help="go on with an interrupted run in --out")
-        add("--device", choices=("cpu", "cuda"), default="cpu")
+        add_results(one, "outputs/benchmark")
+        add_machine(one, threads=2)
         add("--dtype", choices=tuple(TOLERANCES), default="float32")
-        add("--threads", type=int, default=2, help="of torch (%(default)s)")
         add(
             "--budget",
             type=byte_count,

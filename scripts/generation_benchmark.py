@@ -14,13 +14,13 @@ import sys
 import time
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
+from command_line import add_machine, add_results, open_recorder
 from machine import Peak, available_memory, describe, give_back_freed, timed
 from measuring import Limits, WrongResultError, in_fresh_process
-from recording import Record, Recorder
+from recording import Record
 from reporting import Series, Table, number, plot_curves, seconds, show, size
 
 from lambda_seq.models import create_model, state_bytes
@@ -42,12 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     torch.set_num_threads(options.threads)
     command = ["python", "scripts/generation_benchmark.py", *arguments]
-    try:
-        recorder = Recorder(
-            options.out / "generation.json", command, describe(options.threads, options.device), options.resume
-        )
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    file = options.out / "generation.json"
+    recorder = open_recorder(file, command, describe(options.threads, options.device), options.resume)
     shared = {name: getattr(options, name) for name in ("network", "scope", "prefill", "tokens", "device")}
     keys: list[Record] = [
         {"kind": kind, "context": context, "round": turn, **shared}
@@ -199,10 +195,8 @@ def parser() -> argparse.ArgumentParser:
     add("--prefill", type=int, default=1024, help="tokens of the prompt read at once (%(default)s)")
     add("--rounds", type=int, default=3, help="%(default)s")
     add("--deadline", type=float, default=600, help="seconds until a measurement is ended (%(default)s)")
-    add("--device", choices=("cpu", "cuda"), default="cpu")
-    add("--threads", type=int, default=1, help="of torch (%(default)s)")
-    add("--out", type=Path, default=Path("outputs/benchmark"), help="folder for results (%(default)s)")
-    add("--resume", action="store_true", help="go on with an interrupted run in --out")
+    add_machine(command, threads=1)
+    add_results(command, "outputs/benchmark")
     return command
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import demo_report
 import torch
-from benchmark import byte_count
+from command_line import add_machine, add_results, byte_count, open_recorder
 from demo_cells import SECTIONS, Patience, key_of, measure, predictor, slope, to_try, verify
 from demo_picture import Line, Panel, draw
 from demo_picture import size_text as bytes_text
@@ -51,10 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # for what processes preload
     command = ["python", "scripts/memory_demo.py", *arguments]
     file = options.out / f"{NAMES[options.dims]}.json"
-    try:
-        recorder = Recorder(file, command, describe(options.threads, options.device), options.resume)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    recorder = open_recorder(file, command, describe(options.threads, options.device), options.resume)
     recorder.records = [record for record in recorder.records if holds(record, options)]
     known = {record["key"]["size"][0] for record in recorder.records if "check" not in record["key"]}
     sizes = [(length,) * options.dims for length in sorted(known | set(options.lengths))]
@@ -257,10 +254,8 @@ def parser() -> argparse.ArgumentParser:
     add("--dim-key", type=int, default=16, help="of lambda layers (%(default)s)")
     add("--scope", type=int, help="positions per dimension that local methods see (127, images 15)")
     add("--dtype", choices=tuple(TOLERANCES), default="float32")
-    add("--device", choices=("cpu", "cuda"), default="cpu")
-    add("--threads", type=int, default=torch.get_num_threads(), help="of torch (%(default)s)")
-    add("--out", type=Path, default=Path("outputs/memory_demo"), help="folder for results (%(default)s)")
-    add("--resume", action="store_true", help="go on with an interrupted or shorter run in --out")
+    add_machine(command, threads=torch.get_num_threads())
+    add_results(command, "outputs/memory_demo")
     return command
 
 

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from benchmark import byte_count
+from command_line import add_machine, add_results, byte_count, open_recorder
 from demo_cells import PRELOAD, at_most, how_it_ended
 from demo_encoder import encoder
 from demo_methods import METHODS
@@ -56,10 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # for what processes preload
     machine = describe(options.threads, options.device)
     command = ["python", "scripts/needle_demo.py", *given]
-    try:
-        recorder = Recorder(options.out / "needle_demo.json", command, machine, options.resume)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    recorder = open_recorder(options.out / "needle_demo.json", command, machine, options.resume)
     limits = Limits(options.budget, 3 * options.seconds + 120, threads=options.threads, device=options.device)
     fixed = {name: getattr(options, name) for name in ("dim", "scope", "seconds", "budget", "seed", "device", "dtype")}
     keys = [{"method": name, "length": length, **fixed} for length in options.lengths for name in options.methods]
@@ -233,10 +230,8 @@ def parser() -> argparse.ArgumentParser:
     add("--scope", type=int, default=127, help="positions that local methods see (%(default)s)")
     add("--seed", type=int, default=0)
     add("--dtype", choices=tuple(TOLERANCES), default="float32")
-    add("--device", choices=("cpu", "cuda"), default="cpu")
-    add("--threads", type=int, default=torch.get_num_threads(), help="of torch (%(default)s)")
-    add("--out", type=Path, default=Path("outputs/needle_demo"), help="folder for results (%(default)s)")
-    add("--resume", action="store_true", help="go on with an interrupted run in --out")
+    add_machine(command, threads=torch.get_num_threads())
+    add_results(command, "outputs/needle_demo")
     return command
 
 

@@ -15,11 +15,9 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
 import torch
-from benchmark import byte_count
+from command_line import add_machine, add_results, byte_count, open_recorder, positive
 from machine import available_memory, describe
 from measuring import Limits, measure
 from paper_figures import BATCH, computed, held_bytes, job
@@ -80,10 +78,7 @@ def recorder_of(options: argparse.Namespace, command: Sequence[str]) -> Recorder
     machine = describe(options.threads, options.device)
     if not options.measure and file.exists():
         machine = json.loads(file.read_text(encoding="utf-8"))["machine"]
-    try:
-        recorder = Recorder(file, command, machine, options.resume or not options.measure)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    recorder = open_recorder(file, command, machine, options.resume or not options.measure)
     if options.measure:
         recorder.records[:] = [record for record in recorder.records if record.get("status") not in FAILURES]
     return recorder
@@ -244,17 +239,6 @@ def points_of(tables: dict[str, PaperTable], found: dict[str, list[Record]]) -> 
     return list(points.values())
 
 
-def positive(least: int) -> Any:
-    """A type of option: an integer that is not below `least`."""
-
-    def integer(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r}: expected an integer of {least} or more")
-        return int(text)
-
-    return integer
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -264,13 +248,11 @@ def parser() -> argparse.ArgumentParser:
     add("--batch", type=positive(2), default=2, help=f"pictures of a step (%(default)s; the paper's memory: {BATCH})")
     add("--image_size", "--image-size", type=positive(32), help="rows and columns of measured pictures (the table's)")
     add("--precision", choices=("32-true", "bf16-mixed"), default="32-true", help="of the training (%(default)s)")
-    add("--device", choices=("cpu", "cuda"), default="cpu")
-    add("--threads", type=positive(1), default=2, help="of torch (%(default)s)")
+    add_machine(command, threads=2)
     add("--budget", type=byte_count, metavar="SIZE", help="memory of a training, as 20GiB (90 %% of what is free)")
     add("--seconds", type=float, default=2.0, help="repeat steps for so long (%(default)s)")
     add("--deadline", type=float, default=600.0, help="seconds until a measurement is ended (%(default)s)")
-    add("--out", type=Path, default=Path("outputs/paper_tables"), help="folder for results (%(default)s)")
-    add("--resume", action="store_true", help="go on with an interrupted run in --out")
+    add_results(command, "outputs/paper_tables")
     return command
 
 

@@ -20,9 +20,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from command_line import add_results, open_recorder
 from machine import Peak, available_memory, describe, give_back_freed
 from measuring import Limits, Outcome, WrongResultError, in_fresh_process
-from recording import Record, Recorder
+from recording import Record
 from reporting import Table, show, size
 
 from lambda_seq import LambdaLayer1d, parallel
@@ -44,11 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure; 0, or 1 if something failed or costs more than it should, 130 after Ctrl-C."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = parser().parse_args(arguments)
+    file = options.out / "parallel_costs.json"
     command = ["python", "scripts/parallel_costs.py", *arguments]
-    try:
-        recorder = Recorder(options.out / "parallel_costs.json", command, describe(1, "cpu"), options.resume)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    recorder = open_recorder(file, command, describe(1, "cpu"), options.resume)
     names = ("lengths", "dim", "heads", "dim_key", "scope", "norm")
     shared = {name: getattr(options, name) for name in names}
     keys: list[Record] = [
@@ -213,8 +212,7 @@ def parser() -> argparse.ArgumentParser:
     add("--dim-key", type=int, default=16, help="%(default)s")
     add("--scope", type=int, default=127, help="of local layers (%(default)s)")
     add("--norm", choices=("batch", "rms", "layer", "none"), default="batch", help="of queries, values (%(default)s)")
-    add("--out", type=Path, default=Path("outputs/benchmark"), help="folder for results (%(default)s)")
-    add("--resume", action="store_true", help="go on with an interrupted run in --out")
+    add_results(command, "outputs/benchmark")
     return command
 
 

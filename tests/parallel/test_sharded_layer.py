@@ -9,6 +9,9 @@ from lambda_seq.layers import ExponentialPosition
 
 BATCH, HEADS, DIM_KEY, DIM_VALUE = 2, 2, 3, 5
 
+SLOW = pytest.mark.slow
+SIZES = [(20, 1, 2, 20), pytest.param((22, 21), marks=SLOW), pytest.param((11, 11, 11, 10), marks=SLOW)]  # 43 together
+
 # scope None: content only; an even number of offsets is causal
 CASES = {
     "local": {"scope": 7},
@@ -150,7 +153,7 @@ def check(processes, sizes, dtype, case, tolerance):
             assert error < tolerance, f"{name}: {error:.2e}"
 
 
-@pytest.mark.parametrize("sizes", [(22, 21), (11, 11, 11, 10), (20, 1, 2, 20)], ids=str)
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
 @pytest.mark.parametrize("case", CASES)
 def test_equals_one_process(four, case, sizes):
     check(four, sizes, torch.float64, CASES[case], 1e-9)
@@ -161,7 +164,7 @@ def test_equals_one_process_in_float32(four, case):
     check(four, (11, 11, 11, 10), torch.float32, CASES[case], 1e-5)
 
 
-@pytest.mark.parametrize("sizes", [(22, 21), (11, 11, 11, 10), (20, 1, 2, 20)], ids=str)
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
 @pytest.mark.parametrize("rows", ROWS)
 @pytest.mark.parametrize("case", DOCUMENTS)
 def test_documents_that_go_on_from_chunk_to_chunk(four, case, rows, sizes):

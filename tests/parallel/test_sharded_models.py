@@ -157,11 +157,13 @@ def check(processes, kind, options, dtype, tolerance, *, ranks=4, rows=2, length
         compare(found, expected, tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in ENCODERS if name != "deep_drop"])
 def test_encoders_learn_the_same(four, name):
     check(four, "encoder", ENCODERS[name], torch.float64, 1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LMS)
 def test_language_models_learn_the_same(four, name):
     check(four, "lm", LMS[name], torch.float64, 1e-9)
@@ -174,11 +176,13 @@ def test_language_models_read_rows_of_documents(four, name):
         compare(found, expected, 1e-9)
 
 
+@pytest.mark.slow
 def test_in_float32(four):
     check(four, "encoder", ENCODERS["local"], torch.float32, 1e-5)
     check(four, "lm", LMS["exponential"], torch.float32, 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "options"), [("encoder", ENCODERS["strided"]), ("lm", LMS["mixed"])])
 def test_beside_data_parallelism(four, kind, options):
     check(four, kind, options, torch.float64, 1e-9, ranks=2, rows=4)

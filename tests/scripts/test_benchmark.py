@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import benchmark
+import command_line
 import comparing
 import peers
 import plan_grid
@@ -238,12 +239,12 @@ def test_the_grid_covers_what_it_should():
 
 @pytest.mark.parametrize(("text", "count"), [("8GiB", 2**33), ("1.5MiB", 3 * 2**19), ("100", 100)])
 def test_sizes(text, count):
-    assert benchmark.byte_count(text) == count
+    assert command_line.byte_count(text) == count
 
 
 def test_errors_name_the_option(capsys):
     with pytest.raises(argparse.ArgumentTypeError, match="'8GB': expected a size such as 8GiB"):
-        benchmark.byte_count("8GB")
+        command_line.byte_count("8GB")
     with pytest.raises(SystemExit):
         benchmark.main(["layers", "--methods", "nothing"])
     assert "nothing" in capsys.readouterr().err
