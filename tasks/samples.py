@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -10,6 +11,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from lambda_seq.models.generation import GenerativeModel
 from tasks.data.tokens import Tokens
+from tasks.training import gathered
 
 SHOWN = 300  # characters of the first sample that are printed
 
@@ -70,9 +72,12 @@ class TextSamples(Callback):
         if trainer.sanity_checking:
             return
         self.validations += 1
-        if self.validations % self.every or not trainer.is_global_zero:
+        if self.validations % self.every:
             return
-        samples = self.generate(pl_module)
+        network: Any = gathered(pl_module)  # type: ignore[arg-type]  # `setup` has seen that it is a Training
+        if not trainer.is_global_zero:
+            return
+        samples = self.generate(pl_module, network)
         text = "\n\n".join(f"--- step {trainer.global_step}, sample {n}\n{s}" for n, s in enumerate(samples, 1))
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
@@ -89,13 +94,14 @@ class TextSamples(Callback):
         more = "…" if len(samples[0]) > SHOWN else ""
         print(f"--- step {trainer.global_step}, sample 1 of {len(samples)} ({file})\n{samples[0][:SHOWN]}{more}\n---")
 
-    def generate(self, task: LightningModule) -> list[str]:
-        """The samples, prompt included, as text.
+    def generate(self, task: LightningModule, network: GenerativeModel | None = None) -> list[str]:
+        """The samples, prompt included, as text; of the task's network if none is given.
 
         Raises:
             ValueError: the prompt leaves no room for a token, as position tables are no longer.
         """
-        network: GenerativeModel = task.network  # type: ignore[assignment]
+        network = network or task.network  # type: ignore[assignment]
+        assert network is not None
         tokens = Tokens.from_facts(task.hparams["facts"]["tokens"])
         begun = tokens.encode(self.prompt)
         prompt = torch.tensor([[tokens.pad, *begun.tolist()]] * self.count, device=task.device)

@@ -10,6 +10,8 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.fsdp import FSDPModule
 
 from lambda_seq.models import Model, accepted_options, create_model
 from tasks.distributed import shard
@@ -148,6 +150,22 @@ def whole(task: Training, checkpoint: Path) -> None:
     prefix = "network."
     network.load_state_dict({name.removeprefix(prefix): saved[name] for name in saved if name.startswith(prefix)})
     task.network = network
+
+
+def gathered(task: Training) -> Model | None:
+    """The network of a task; of weights that are spread over processes a copy with all of them, on the first process.
+
+    All processes have to ask; the others have None of it.
+    """
+    if not isinstance(task, FSDPModule):
+        return task.network
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    weights = get_model_state_dict(task.network, options=options)
+    if not task.trainer.is_global_zero:
+        return None
+    network = network_for(*(task.hparams[name] for name in ("network", "options", "facts")))
+    network.load_state_dict(weights)
+    return network.to(task.device)
 
 
 def check_input(network: str, takes: str, kind: str) -> None:

@@ -94,6 +94,14 @@ def test_two_processes_are_as_one_on_pictures_with_accumulation():
 
 
 @pytest.mark.slow
+def test_a_sharded_language_model_writes_samples():
+    """One process generates, with all weights; the other must not wait for it, nor it for the other."""
+    options = ("--config", "tasks/configs/language_modelling.yaml", *TINY_ENCODER, "--data.path=stories")
+    printed = run(*SAME, *options, "--data.length=40", *process(2), *FSDP2, "--output_dir=text")
+    assert printed.count("sample 1 of 1") == Path("text/samples.txt").read_text().count("--- step") > 0
+
+
+@pytest.mark.slow
 def test_sharded_training_in_bf16_is_stopped_resumed_tested_and_exported_on_one_device():
     options = (*TEXTS, *process(2), *FSDP2, "--trainer.precision=bf16-mixed", "--trainer.gradient_clip_val=1")
     options = (*options, "--model.schedule_steps=10")
