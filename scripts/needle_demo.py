@@ -197,7 +197,7 @@ def draw(file: Path, title: str, records: Sequence[Record], options: argparse.Na
                 axes.bar(place, height, color=colour, width=0.75)
                 axes.text(place, height + 2, f"{height:.0f}", ha="center", va="bottom", fontsize=8)
             else:
-                words = record["status"].replace(" ", "\n", 1)
+                words = record["status"].replace(" ", "\n")
                 axes.text(place, 4, words, ha="center", va="bottom", fontsize=8, color="#A00000")
         bold = "bold" if METHODS[name].ours else "normal"
         axes.set_title(METHODS[name].label, loc="left", fontsize=10, fontweight=bold)
