@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import tempfile
@@ -11,6 +12,8 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+
+from lambda_seq import parallel
 
 SECONDS = 300  # that a test may take, the start of the processes on a busy machine included
 
@@ -66,6 +69,8 @@ def _serve(rank, ranks, file, pipe):
     dist.init_process_group(
         "gloo", store=dist.FileStore(file, ranks), rank=rank, world_size=ranks, timeout=timedelta(seconds=SECONDS)
     )
+    # One mesh of a kind for all tests: each has groups of its own, with threads that never end
+    parallel.make_mesh = functools.cache(parallel.make_mesh)
     while True:
         function, arguments = pipe.recv()
         torch.manual_seed(0)
