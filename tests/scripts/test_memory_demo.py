@@ -303,7 +303,14 @@ def test_images(tmp_path):
 def test_an_interrupted_run_goes_on(tmp_path):
     options = (*TINY, "--sections", "layer", "--methods", "content", "fused", "--out", str(tmp_path))
     command = [sys.executable, "scripts/memory_demo.py", *options, "--total", "500"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background ignore it
+    )
     file, deadline = tmp_path / "memory_demo.json", time.monotonic() + 300
     while time.monotonic() < deadline and (not file.exists() or '"repeats"' not in file.read_text()):
         time.sleep(0.05)
