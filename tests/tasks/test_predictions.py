@@ -11,7 +11,7 @@ import torch
 from tasks.predictions import PredictionFile
 
 MODEL = SimpleNamespace(labels=["cät", "dog, small"])
-TRAINER = SimpleNamespace(world_size=1, global_rank=0)
+TRAINER = SimpleNamespace(strategy=None, distributed_sampler_kwargs=None)
 BATCHES = (
     {"id": ["a b.png", "1"], "probabilities": torch.tensor([[0.25, 0.75], [1.0, 0.0]])},
     {"id": ["2"], "probabilities": torch.tensor([[0.5, 0.5]])},
@@ -59,9 +59,16 @@ def test_an_interrupted_prediction_leaves_the_former_file(tmp_path):
 
 
 def test_each_process_has_its_own_file(tmp_path):
-    trainer = SimpleNamespace(world_size=2, global_rank=1)
+    share = {"num_replicas": 2, "rank": 1}
+    trainer = SimpleNamespace(strategy=None, distributed_sampler_kwargs=share)
     write(tmp_path / "predictions.csv", trainer).on_predict_end(trainer, MODEL)
-    assert (tmp_path / "predictions-1.csv").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["predictions-1.csv"]
+
+
+def test_who_shares_the_rows_with_another_writes_nothing(tmp_path):
+    trainer = SimpleNamespace(strategy=SimpleNamespace(leads=False), distributed_sampler_kwargs=None)
+    write(tmp_path / "predictions.csv", trainer).on_predict_end(trainer, MODEL)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_unknown_kind_of_file():
