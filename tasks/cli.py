@@ -32,6 +32,7 @@ from tasks.export import export
 from tasks.language_modelling import LanguageModelling
 from tasks.predictions import PredictionFile
 from tasks.pretraining import MaskedPretraining
+from tasks.rendezvous import own_store
 from tasks.reports import Reports
 from tasks.samples import TextSamples
 from tasks.sequence_parallel import make_strategy
@@ -255,15 +256,16 @@ def main() -> None:
     lightning_log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     lightning_log.addFilter(lambda record: "Tip: For seamless" not in record.getMessage())  # other products
     try:
-        LambdaCLI(
-            LightningModule,
-            Data,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            seed_everything_default=0,
-            auto_configure_optimizers=False,
-            save_config_kwargs={"overwrite": True},
-        )
+        with own_store():
+            LambdaCLI(
+                LightningModule,
+                Data,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                seed_everything_default=0,
+                auto_configure_optimizers=False,
+                save_config_kwargs={"overwrite": True},
+            )
     except SIGTERMException as stop:  # of Lightning, as in a test, it comes without a status
         sys.exit(STOPPED if stop.code is None else stop.code)
     except (ValueError, TypeError, OSError, UnpicklingError, MisconfigurationException) as error:
