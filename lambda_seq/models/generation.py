@@ -32,11 +32,11 @@ class GenerativeModel(Model):
 
     def init_state(self, batch_size: int) -> LanguageModelState:
         """The state before the first token."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no init_state(batch_size)")
 
     def step_features(self, tokens: Tensor, state: LanguageModelState) -> tuple[Tensor, LanguageModelState]:
         """Features (B, dim) or (B, T, dim) after the next token (B,) or T tokens (B, T), and the state after them."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no step_features(tokens, state)")
 
     def generate(
         self,

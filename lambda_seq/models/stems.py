@@ -93,7 +93,7 @@ class Stem(nn.Module):
 
     def embed(self, x: Tensor, mask: Tensor | None) -> tuple[Float[Tensor, "B N C"], Tensor | None]:
         """Check x and mask, and give each position a vector."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no embed(x, mask)")
 
     def forward(self, x: Tensor, mask: Bool[Tensor, "B N"] | None = None) -> Stemmed:
         """Frames of x, and their mask; anything may stand at masked positions."""
