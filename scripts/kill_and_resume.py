@@ -3,7 +3,7 @@
     python scripts/kill_and_resume.py --kills 20 --out scripts/results/kill_and_resume
 
 The same small training runs twice: once undisturbed, and once with all its processes killed (SIGKILL, which no program
-can hear) at random moments, of four kills one while it writes a checkpoint, one while it may still be starting.
+can hear) at random moments, of four kills one while it writes a checkpoint, one before it has come to its second step.
 `--ckpt_path last` goes on each time. The final weights and states of the optimizer must be equal to the last bit.
 """
 
@@ -21,7 +21,7 @@ import time
 from collections.abc import Sequence
 from multiprocessing.context import ForkProcess as Training
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from machine import describe
@@ -39,9 +39,14 @@ TRAINING = (
 )
 STEPS = 200  # of the whole training
 PATIENCE = 300.0  # most seconds until a training has come to the step at which it is killed
-PAUSE = 0.2  # most seconds from there to the kill, about as long as a step
-LOADING = 4.0  # most seconds to a kill of a training that may still be starting
 MOMENTS = ("training", "writing", "training", "starting")  # when to kill, in turn
+
+
+class Pace(NamedTuple):
+    """Seconds that a training takes here until its first step is saved, and for each of the others."""
+
+    start: float
+    step: float
 
 
 def start(folder: Path, options: Sequence[str]) -> Training:
@@ -76,24 +81,33 @@ def kill(process: Training) -> None:
     process.join()
 
 
-def interrupt(folder: Path, options: Sequence[str], moment: str, most: int, chance: random.Random) -> Record | None:
+def interrupt(
+    folder: Path, options: Sequence[str], moment: str, most: int, pace: Pace, chance: random.Random
+) -> Record | None:
     """Start or resume the training and kill it; what was found then, or None if it came to its end before.
 
     Args:
         folder: of the run.
         options: of the command line.
-        moment: "training"; "writing", while it writes a checkpoint; or "starting", perhaps before it trains.
-        most: steps that it trains before.
-        chance: how many, and when after the last of them.
+        moment: "training"; "writing", while it writes a checkpoint; or "starting", within the time that it needs to
+            start, and when its first step is saved at the latest.
+        most: steps that it trains before, unless it is starting.
+        pace: of the training.
+        chance: how many steps, and when after the last of them.
     """
     last = folder / "checkpoints" / "last.ckpt"
-    partial, before = last.with_name(last.name + PARTIAL), written(last)
+    partial = last.with_name(last.name + PARTIAL)
+    before, left = written(last), written(partial)
     process, began = start(folder, options), time.monotonic()
     try:
-        for _ in range(0 if moment == "starting" else chance.randint(1, most)):
-            seen = written(last)
-            wait(process, began, lambda seen=seen: written(last) != seen)  # each step is saved
-        time.sleep(chance.uniform(0, LOADING if moment == "starting" else PAUSE))
+        if moment == "starting":
+            stop = began + chance.uniform(0, pace.start)
+            wait(process, began, lambda: time.monotonic() > stop or written(last) != before)
+        else:
+            for _ in range(chance.randint(1, most)):
+                seen = written(last)
+                wait(process, began, lambda seen=seen: written(last) != seen)  # each step is saved
+            time.sleep(chance.uniform(0, pace.step))
         if moment == "writing":
             wait(process, began, partial.exists)
         ended = process.exitcode
@@ -106,9 +120,10 @@ def interrupt(folder: Path, options: Sequence[str], moment: str, most: int, chan
         raise RuntimeError(f"the training ended by itself, with status {ended}; see {folder / 'printed.txt'}")
     found = newest(last)
     step = torch.load(found, weights_only=True)["global_step"]
+    writing = written(partial) not in (None, left)  # not what an earlier kill has left
     return {
         "seconds": round(time.monotonic() - began, 1),
-        "during": "writing a checkpoint" if partial.exists() else "training" if written(last) != before else "starting",
+        "during": "writing a checkpoint" if writing else "training" if written(last) != before else "starting",
         "last": damage(last) or "whole",
         "step": step,
     }
@@ -131,16 +146,20 @@ def written(file: Path) -> int | None:
     return file.stat().st_mtime_ns if file.is_file() else None
 
 
-def complete(folder: Path, options: Sequence[str]) -> None:
+def complete(folder: Path, options: Sequence[str]) -> Pace:
     """Start or resume the training and let it finish.
 
     Raises:
         RuntimeError: it fails.
     """
-    process = start(folder, options)
+    last = folder / "checkpoints" / "last.ckpt"
+    process, began, before = start(folder, options), time.monotonic(), written(last)
+    wait(process, began, lambda: written(last) != before)
+    first = time.monotonic()
     process.join()
     if process.exitcode:
         raise RuntimeError(f"the training failed, with status {process.exitcode}; see {folder / 'printed.txt'}")
+    return Pace(first - began, (time.monotonic() - first) / STEPS)
 
 
 def differences(one: Path, other: Path) -> list[str]:
@@ -204,10 +223,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         run.mkdir()
     command = ["python", "scripts/kill_and_resume.py", *(sys.argv[1:] if arguments is None else arguments)]
     recorder = Recorder((given.out or folder / "kills").with_suffix(".json"), command, describe(1, "cpu"))
-    complete(whole, given.options)
+    pace = complete(whole, given.options)
     resume = [*given.options, "--ckpt_path=last"]
     for number in range(1, given.kills + 1):
-        found = interrupt(killed, resume, MOMENTS[(number - 1) % len(MOMENTS)], STEPS // given.kills, chance)
+        moment = MOMENTS[(number - 1) % len(MOMENTS)]
+        found = interrupt(killed, resume, moment, STEPS // given.kills, pace, chance)
         if found is None:
             print(f"the training came to its end before kill {number}", file=sys.stderr)
             break

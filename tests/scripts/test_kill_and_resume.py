@@ -11,17 +11,17 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
-def test_three_kills(tmp_path):
+def test_four_kills(tmp_path):
     script, out = ROOT / "scripts" / "kill_and_resume.py", tmp_path / "found"
-    words = [sys.executable, script, "--kills", "3", "--seed", "1", "--out", out]
+    words = [sys.executable, script, "--kills", "4", "--seed", "1", "--out", out]
     done = subprocess.run(words, capture_output=True, text=True, timeout=800, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     records = json.loads(out.with_suffix(".json").read_text())["records"]
-    assert len(records) == 3
+    assert len(records) == 4
     steps = [record["step"] for record in records]
-    assert 0 < steps[0] < steps[1] < steps[2]
+    assert 0 < steps[0] < steps[1] < steps[2] <= steps[3]  # the fourth may come before it trains
     assert records[1]["during"] == "writing a checkpoint"
-    assert "Resumed 3 of 3 times" in out.with_suffix(".md").read_text()
+    assert "Resumed 4 of 4 times" in out.with_suffix(".md").read_text()
 
 
 def test_a_single_bit_is_a_difference(tmp_path):
