@@ -22,6 +22,7 @@ STYLES = {
     "published": ("#CC79A7", "P"),
 }
 ROOM = 2000  # a line that is predicted to rise over so many times what was measured leaves the diagram
+LABEL = 15  # points from a label above a diagram to the next
 
 
 def size_text(count: float) -> str:
@@ -88,12 +89,14 @@ def draw(
 
     with plt.rc_context({"svg.hashsalt": "memory_demo", "font.size": 11}):
         figure, axes = plt.subplots(1, len(panels), figsize=(13.8, 6.6), dpi=140)
-        figure.subplots_adjust(left=0.055, right=0.8225, top=0.735, bottom=0.15, wspace=0.88)
         figure.text(0.012, 0.965, title, fontsize=17, fontweight="bold", va="top")
         figure.text(0.012, 0.905, subtitle, fontsize=11, color="0.3", va="top")
         _legend(figure, panels)
+        labels = [_draw_panel(place, panel, lengths, ticks) for place, panel in zip(axes, panels, strict=True)]
+        room = 13 + LABEL * max(3, *labels)  # points between the diagrams and their titles
+        figure.subplots_adjust(left=0.055, right=0.8225, top=0.85 - room / 475, bottom=0.15, wspace=0.88)
         for place, panel in zip(axes, panels, strict=True):
-            _draw_panel(place, panel, lengths, ticks)
+            place.set_title(panel.title, loc="left", fontsize=13, fontweight="bold", pad=room)
         figure.savefig(file)
         figure.savefig(file.with_suffix(".svg"), metadata={"Date": None})
         plt.close(figure)
@@ -124,12 +127,13 @@ def _legend(figure: Any, panels: Sequence[Panel]) -> None:
     )
 
 
-def _draw_panel(axes: Any, panel: Panel, lengths: Sequence[int], ticks: Sequence[str]) -> None:
+def _draw_panel(axes: Any, panel: Panel, lengths: Sequence[int], ticks: Sequence[str]) -> int:
+    """Draw all but the title, and return how many labels stand above the diagram."""
     values = [value for line in panel.lines for _, value in line.measured]
     if not values:
         axes.set_axis_off()
-        axes.text(0, 1, f"{panel.title}: nothing was measured", transform=axes.transAxes, va="top")
-        return
+        axes.text(0, 1, "nothing was measured", transform=axes.transAxes, va="top")
+        return 0
     low, high = lengths[0], lengths[-1]
     reached = [line.expected(high) for line in panel.lines if line.expected is not None]
     top = 2 * max(max(values), *(value for value in [0.0, *reached] if value < ROOM * max(values)))
@@ -145,13 +149,14 @@ def _draw_panel(axes: Any, panel: Panel, lengths: Sequence[int], ticks: Sequence
     axes.set_xlabel("positions")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title(panel.title, loc="left", fontsize=13, fontweight="bold", pad=54)
     if panel.ceiling is not None and panel.ceiling[0] <= top:
         axes.axhline(panel.ceiling[0], color="#A00000", linewidth=1.2, linestyle=(0, (1, 1.5)), zorder=1)
         axes.text(low, panel.ceiling[0] * 1.12, panel.ceiling[1], color="#A00000", fontsize=10)
     ends = [(line, _draw_line(axes, line, high, top)) for line in panel.lines if line.measured]
     _name([(line, end) for line, end in ends if end[0] >= high], axes)
-    _name_above([(line, end) for line, end in ends if end[0] < high], axes, top)
+    left = [(line, end) for line, end in ends if end[0] < high]
+    _name_above(left, axes, top)
+    return len(left)
 
 
 def _marks(panel: Panel, decades: range) -> list[float]:
@@ -252,7 +257,7 @@ def _name_above(ends: Sequence[tuple[Line, tuple[float, float]]], axes: Any, top
         axes.annotate(
             line.text,
             xy=(x, top if leaves else y),
-            xytext=(0, 4 + 15 * level) if leaves else (8, 8),
+            xytext=(0, 8 + LABEL * level) if leaves else (8, 8),
             textcoords="offset points",
             ha="right" if far and leaves else "left",
             color=STYLES[line.name][0],
