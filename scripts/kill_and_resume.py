@@ -147,7 +147,7 @@ def written(file: Path) -> int | None:
 
 
 def complete(folder: Path, options: Sequence[str]) -> Pace:
-    """Start or resume the training and let it finish.
+    """Start or resume the training and let it finish; its pace, if it has made all steps and was not resumed.
 
     Raises:
         RuntimeError: it fails.
