@@ -10,8 +10,8 @@ two, S functions for the P steady and O oscillating terms together:
 
 Everything rests on z^{d + e} = z^d z^e: b(d + e) = M_e b(d), a matrix that turns pairs of cosine and sine. So a kernel
 of length N is one product of two small tables, and a stream needs of all earlier positions only the sums
-X = Σ_m b(n − m) v_mᵀ, S · V numbers. Powers are computed in float64 from rates and frequencies, as the rounding of z or
-of frequency · d grows with the distance.
+X = Σ_m b(n − m) v_mᵀ, S · V numbers, which one more position turns and adds to: X ← M_1 X + b(0) vᵀ. Powers are
+computed in float64 from rates and frequencies, as the rounding of z or of frequency · d grows with the distance.
 """
 
 from __future__ import annotations
@@ -22,12 +22,43 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lambda_seq.functional.api import lambda_layer
 from lambda_seq.functional.operators import without_autocast
+from lambda_seq.functional.single import look_up
+from lambda_seq.functional.states import tree
 
 BLOCK = 512  # distances per row of a kernel's product
 CHUNK = 1024  # positions that a stream takes at once, S numbers for each and head
 
 
+@tree
+@dataclass(frozen=True)
+class Turn:
+    """M_1 and b(0): what one more position does to sums, X ← same ∘ X + other ∘ X[swap] + start vᵀ."""
+
+    same: Float[Tensor, "S 1"]
+    other: Float[Tensor, "S 1"]
+    start: Float[Tensor, "S 1"]
+    swap: Int[Tensor, "S"]
+
+    @classmethod
+    def of(cls, rates: Float[Tensor, "P+O"], frequencies: Float[Tensor, "O"]) -> Turn:
+        """From rates and frequencies, in float64."""
+        waves = frequencies.shape[0]
+        zero_and_one = torch.arange(2, device=rates.device)
+        start, powers = basis(rates, frequencies, zero_and_one).unsqueeze(-1)  # (S, 1) each
+        plain, cosines, sines = powers.tensor_split([rates.shape[0] - waves, rates.shape[0]])
+        numbers = torch.arange(powers.shape[0], device=rates.device)
+        steady, *pairs = numbers.tensor_split([rates.shape[0] - waves, rates.shape[0]])
+        return cls(
+            torch.cat([plain, cosines, cosines]),
+            torch.cat([torch.zeros_like(plain), -sines, sines]),
+            start,
+            torch.cat([steady, *reversed(pairs)]),
+        )
+
+
+@tree
 @dataclass(frozen=True)
 class Exponentials:
     """A causal embedding R[u, k, d] of P steady and O oscillating terms, S = P + 2 · O.
@@ -50,6 +81,28 @@ class Exponentials:
         """The sums before the first position, for values of this shape, whatever their N."""
         batch, intra, _, dim_value = value.shape
         return value.new_zeros(batch, intra, self.coefficients.shape[-1], dim_value, dtype=precise(value.device))
+
+    def prepared(self) -> Exponentials:
+        """The same for many single positions: what each does to the sums is computed once, here."""
+        return _Prepared(self.rates, self.frequencies, self.coefficients, self.turn())
+
+    def turn(self) -> Turn:
+        """What one more position does to the sums."""
+        return Turn.of(self.rates, self.frequencies)
+
+    def scan(
+        self, query: Float[Tensor, "B H T K"], value: Float[Tensor, "B U T V"], sums: Float[Tensor, "B U S V"]
+    ) -> tuple[Float[Tensor, "B H T V"], Float[Tensor, "B U S V"]]:
+        """Position part of the output for T positions that follow those of the sums, and the sums after them."""
+        if query.shape[2] == 1:
+            turn = self.turn()
+            value = value.to(sums.dtype)
+            after = sums * turn.same + sums[:, :, turn.swap] * turn.other + turn.start * value
+            dtype = torch.promote_types(query.dtype, torch.float32)
+            return look_up(query, self.coefficients, after, dtype), after
+        kernel = self.kernel(query.shape[2]).to(query.dtype)
+        output = lambda_layer(query, None, value, kernel, causal=True)
+        return output + self.read(query, sums, 1), self.advance(sums, value)
 
     def advance(self, sums: Float[Tensor, "B U S V"], value: Float[Tensor, "B U T V"]) -> Float[Tensor, "B U S V"]:
         """The sums X after T more positions, chunk by chunk: z^T X + Σ_t b(T − 1 − t) v_tᵀ."""
@@ -85,6 +138,17 @@ class Exponentials:
                 outputs.append((weights @ context).unflatten(1, (heads, -1)))  # (B, H, C, V)
                 start = stop
         return torch.cat(outputs, 2).to(query.dtype)
+
+
+@tree
+@dataclass(frozen=True)
+class _Prepared(Exponentials):
+    """Exponentials with their turn."""
+
+    kept: Turn
+
+    def turn(self) -> Turn:
+        return self.kept
 
 
 def precise(device: torch.device) -> torch.dtype:

@@ -1,20 +1,23 @@
 """Each algorithm as one operator: autograd, autocast, `torch.compile` and `torch.export` see a single node.
 
-The backward pass is an operator of its own that recomputes what it needs, so that only the inputs are saved.
+The backward pass is an operator of its own that recomputes what it needs, so that only the inputs are saved. Operators
+know neither forward mode nor `torch.func`, so an `autograd.Function` takes their place, except where a program is
+recorded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
+from torch.nn import Parameter
 
-# Arguments and results: see `position_operator`.
-PositionForward = Callable[[Tensor, Tensor, Tensor, Sequence[int]], Tensor]
-PositionBackward = Callable[[Tensor, Tensor, Tensor, Tensor, Sequence[int]], tuple[Tensor, Tensor, Tensor]]
+from lambda_seq.functional.transforms import Once, forward_mode, refuse_second_derivatives
 
 
 def compute_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
@@ -24,14 +27,9 @@ def compute_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
     return dtype
 
 
-def chunk_floats(most: int, results: int) -> int:
-    """Floats that the largest temporary of one chunk may hold.
-
-    Args:
-        most: what stays in cache; measured.
-        results: floats of the output, beside which temporaries shall be small.
-    """
-    return max(2**17, min(most, results // 4))
+def cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """The tensor in this dtype; a call of torch less than `to` where it is in it already."""
+    return tensor if tensor.dtype == dtype else tensor.to(dtype)
 
 
 def channels_first(tensor: Tensor) -> Tensor:
@@ -52,79 +50,182 @@ def multiply_into(target: Tensor, left: Tensor, right: Tensor) -> None:
         target.copy_((left @ right).view(target.shape))
 
 
-def position_operator(name: str, forward: PositionForward, backward: PositionBackward) -> PositionForward:
-    """Register a position algorithm as `lambda_seq::name`, and its backward as `lambda_seq::name_backward`.
+class Operator:
+    """A function of some tensors and one option, with a backward pass of its own, in two forms.
+
+    `operator`, with `backward_operator`, is what recorded programs hold: `lambda_seq::name`, a single node. `function`
+    is for all else: it knows forward mode and `torch.func`, and calls `forward` directly, not through torch's
+    dispatcher. `entry` says which of them to call.
 
     Args:
-        name: of the operator.
-        forward: query (B, H, Y, X, K), value (B, U, Y, X, V), embedding (U, K, RY, RX), origin (index of offset 0 per
-            dimension) -> output (B, H, Y, X, V), laid out in memory as (B, Y, X, H, V).
-        backward: gradient of the output, then forward's arguments -> gradients of query, value (laid out like the
-            output) and embedding (contiguous).
+        name: of the operator; its backward pass is `lambda_seq::name_backward`.
+        forward: (*tensors, option) -> outputs; `plainly`, or turns off autocast and autograd itself.
+        backward: (*gradients of the outputs, *tensors, option) -> gradients of the tensors; likewise.
+        schema: of forward, "(Tensor x, str option) -> Tensor".
+        gradients: of backward.
+        fakes: of forward and backward: outputs as they would be, without their numbers.
+        tensors: how many inputs are tensors; they are all that is saved for backward.
+        tangent: (function, tensors, tangents, option) -> tangents of the outputs; `function` is differentiable itself.
+        mapped: from a function to its rule of `torch.vmap`; one for forward and one for backward.
+        constant: outputs that have no gradient, by index.
     """
-    arguments = "Tensor query, Tensor value, Tensor embedding, int[] origin"
-    forward_op = torch.library.custom_op(
-        f"lambda_seq::{name}", exactly(forward), mutates_args=(), schema=f"({arguments}) -> Tensor"
-    )
-    backward_op = torch.library.custom_op(
-        f"lambda_seq::{name}_backward",
-        exactly(backward),
-        mutates_args=(),
-        schema=f"(Tensor grad, {arguments}) -> (Tensor, Tensor, Tensor)",
-    )
 
-    @forward_op.register_fake
-    def _(query: Tensor, value: Tensor, embedding: Tensor, origin: Sequence[int]) -> Tensor:
-        batch, heads, rows, columns, _ = query.shape
-        return channels_first(query.new_empty(batch, rows, columns, heads, value.shape[-1]))
-
-    @backward_op.register_fake
-    def _(
-        grad: Tensor, query: Tensor, value: Tensor, embedding: Tensor, origin: Sequence[int]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        query, value = (tensor.permute(0, 2, 3, 1, 4) for tensor in (query, value))
-        return (
-            channels_first(query.new_empty(query.shape)),
-            channels_first(value.new_empty(value.shape)),
-            embedding.new_empty(embedding.shape),
+    def __init__(
+        self,
+        name: str,
+        forward: Callable[..., Any],
+        backward: Callable[..., Any],
+        schema: str,
+        gradients: str,
+        *,
+        fakes: tuple[Callable[..., Any], Callable[..., Any]],
+        tensors: int,
+        tangent: Callable[..., Any],
+        mapped: tuple[Callable[..., Any], Callable[..., Any]],
+        constant: Sequence[int] = (),
+    ) -> None:
+        self.operator = torch.library.custom_op(
+            f"lambda_seq::{name}", _operator_body(forward), schema=schema, mutates_args=()
         )
-
-    register_gradient(forward_op, backward_op, tensors=3)
-    return forward_op
-
-
-def register_gradient(forward_op: Any, backward_op: Any, tensors: int) -> None:
-    """Let `backward_op(grad, *inputs)` be the gradient of `forward_op(*inputs)`, whose first inputs are tensors."""
-
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        ctx.save_for_backward(*inputs[:tensors])
-        ctx.options = inputs[tensors:]
-
-    def gradient(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return (*backward_op(grad, *ctx.saved_tensors, *ctx.options), *[None] * len(ctx.options))
-
-    def second(ctx: Any, *grads: Tensor) -> None:
-        raise RuntimeError(
-            "the gradient of a lambda layer cannot be differentiated again: its algorithms have backward passes of "
-            "their own; use algorithm='naive' for second derivatives"
+        self.backward_operator = torch.library.custom_op(
+            f"lambda_seq::{name}_backward", _operator_body(backward), schema=gradients, mutates_args=()
         )
+        self.operator.register_fake(fakes[0])
+        self.backward_operator.register_fake(fakes[1])
+        self.tensors, self.tangent, self.mapped, self.constant = tensors, tangent, mapped, constant
+        self._register_gradient()
+        self.function = self._function(forward, backward)
+        self._around_operator = self._function(self.operator, self.backward_operator)
 
-    forward_op.register_autograd(gradient, setup_context=setup_context)
-    backward_op.register_autograd(second)
+    def entry(self, *tensors: Tensor) -> Callable[..., Any]:
+        """What to call with these tensors and the option.
+
+        Transforms of `torch.func` inside a compiled program run the function, uncompiled.
+        """
+        if transformed():
+            return self._uncompiled
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return self.operator
+        return (self._around_operator if _watched(tensors) else self.function).apply
+
+    @torch.compiler.disable(reason="torch.func differentiates it in Python")
+    def _uncompiled(self, *inputs: Any) -> Any:
+        watched = _watched(inputs[: self.tensors])
+        return (self._around_operator if watched else self.function).apply(*inputs)
+
+    def _register_gradient(self) -> None:
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            ctx.save_for_backward(*inputs[: self.tensors])
+            ctx.option = inputs[self.tensors]
+
+        def gradient(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+            return *self.backward_operator(*grads, *ctx.saved_tensors, ctx.option), None
+
+        self.operator.register_autograd(gradient, setup_context=setup_context)
+        self.backward_operator.register_autograd(refuse_second_derivatives)
+
+    def _function(self, compute: Callable[..., Any], gradient: Callable[..., Any]) -> type[torch.autograd.Function]:
+        """A function for all of autograd that runs this."""
+        map_forward, map_backward = self.mapped
+
+        class Backward(Once):
+            """Gradients of the tensors from those of the outputs."""
+
+            @staticmethod
+            def forward(*inputs: Any) -> Any:
+                recorded = torch.compiler.is_compiling() or _watched(inputs[:-1])
+                return (self.backward_operator if recorded else gradient)(*inputs)
+
+            vmap = staticmethod(map_backward(lambda *inputs: Backward.apply(*inputs)))
+
+        class Forward(torch.autograd.Function):
+            """The outputs."""
+
+            @staticmethod
+            def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+                ctx.save_for_backward(*inputs[: self.tensors])
+                ctx.save_for_forward(*inputs[: self.tensors])
+                ctx.mark_non_differentiable(*(output[index] for index in self.constant))
+                ctx.option = inputs[self.tensors]
+
+            @staticmethod
+            def backward(ctx: Any, *grads: Tensor) -> Any:
+                return *Backward.apply(*grads, *ctx.saved_tensors, ctx.option), None
+
+            @staticmethod
+            def jvp(ctx: Any, *tangents: Any) -> Any:
+                with forward_mode(ctx.saved_tensors) as inputs:
+                    return self.tangent(Forward.apply, inputs, tangents[: self.tensors], ctx.option)
+
+            forward = staticmethod(compute)
+            vmap = staticmethod(map_forward(lambda *inputs: Forward.apply(*inputs)))
+
+        for step in (Forward.forward, Backward.forward):  # else torch derives it at every call
+            step.__signature__ = inspect.signature(step)  # type: ignore[attr-defined]
+        return Forward
+
+
+def _watched(tensors: Sequence[Tensor]) -> bool:
+    """Whether a dispatch mode, a subclass of tensors or the meta device has to see one operator."""
+    # Private to torch, which has no public way to ask
+    if torch._C._len_torch_dispatch_stack():
+        return True
+    return any(type(x) not in (Tensor, Parameter) or x.is_meta for x in tensors)
+
+
+@torch.compiler.assume_constant_result
+def transformed() -> bool:
+    """Whether a transform of `torch.func` is at work; programs are compiled for one stack of them."""
+    # Private to torch, which has no public way to ask
+    return torch._C._are_functorch_transforms_active()
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[None]:
     """Autocast off: the algorithms say themselves what is computed in which precision."""
-    if torch.amp.is_autocast_available(device.type):
-        return torch.autocast(device.type, enabled=False)
-    return nullcontext()  # the meta device, for one
+    if device.type == "meta":  # has none
+        return nullcontext()
+    if not (torch.compiler.is_compiling() or torch.is_autocast_enabled(device.type)):
+        return nullcontext()  # a program that is recorded may run under another
+    return torch.autocast(device.type, enabled=False)
 
 
-def exactly(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, run without autocast."""
+@contextmanager
+def without_tf32(device: torch.device) -> Iterator[None]:
+    """Convolutions of float32 in float32: on a GPU torch lets cuDNN round to 10 bits unless it is told not to."""
+    if device.type != "cuda":
+        yield
+        return
+    now = torch.backends.cudnn
+    with now.flags(enabled=now.enabled, benchmark=now.benchmark, deterministic=now.deterministic, allow_tf32=False):
+        yield
+
+
+# As operators run: what has its own backward pass needs no record of its steps, nor the time to find out. Private to
+# torch: no_grad still takes that time.
+below_autograd = torch._C._AutoDispatchBelowAutograd
+
+
+def plainly(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function of tensors and options, run without autocast and autograd."""
 
     def run(*arguments: Any) -> Any:
-        with without_autocast(arguments[0].device):
+        with without_autocast(arguments[0].device), below_autograd():
             return function(*arguments)
+
+    return run
+
+
+def _operator_body(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function as an operator's: not run where it would lose tangents."""
+
+    def run(*arguments: Any) -> Any:
+        tensors = (argument for argument in arguments if isinstance(argument, Tensor))
+        # Private to torch, as is all that tells: where forward mode is off, as inside a jvp, no tangent is lost
+        if torch._C._is_fwd_grad_enabled() and any(unpack_dual(x).tangent is not None for x in tensors):
+            raise RuntimeError(
+                "a compiled or exported lambda layer has no forward mode: call what was compiled itself, or compile "
+                "the function that calls torch.func.jvp"
+            )
+        return function(*arguments)
 
     return run

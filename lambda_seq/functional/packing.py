@@ -6,8 +6,8 @@ holds lengths within a factor of two, so there are at most log2 N + 1 of them, a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from typing import Any
 
@@ -15,8 +15,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from lambda_seq.functional.dispatch import lambda_layer
-from lambda_seq.functional.problem import Problem
+from lambda_seq.functional.api import lambda_layer
+from lambda_seq.functional.problem import Problem, check_mask
+from lambda_seq.functional.transforms import forward_mode
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,12 +90,18 @@ class Packing:
         if isinstance(documents, Packing):
             documents.check_mask(mask)
             return documents
+        if torch.jit.is_tracing():
+            raise ValueError(
+                "documents are packed by their ids, which torch.jit.trace would keep for all inputs, and be wrong: "
+                "trace without documents, or use torch.compile"
+            )
         if not isinstance(documents, Tensor) or documents.is_floating_point() or documents.is_complex():
-            raise TypeError(f"documents is {_kind(documents)}: expected integer ids, (B, N); use documents.long()")
+            remedy = "documents.long()" if isinstance(documents, Tensor) else "torch.as_tensor(documents)"
+            raise TypeError(f"documents is {_kind(documents)}: expected integer ids, (B, N); use {remedy}")
         if documents.dtype == torch.bool:
             raise TypeError("documents is torch.bool: expected integer ids, (B, N); a mask is an argument of its own")
-        if documents.ndim != 2 or documents.shape[1] == 0:
-            raise ValueError(f"documents has shape {tuple(documents.shape)}: expected (B, N), N at least 1")
+        if documents.ndim != 2:
+            raise ValueError(f"documents has shape {tuple(documents.shape)}: expected (B, N)")
         if mask is not None:
             _check_mask(mask, tuple(documents.shape))
         ids = documents.detach().cpu()
@@ -130,6 +137,14 @@ class Packing:
         """Number of documents D."""
         return self.lengths.shape[0]
 
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Packing:
+        """The same packing on another device; with `non_blocking`, from pinned memory, without waiting for it."""
+        return _each(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Packing:
+        """The same packing in memory that a GPU copies from by itself."""
+        return _each(self, Tensor.pin_memory)
+
     def check_mask(self, mask: Tensor | None) -> None:
         """Raise ValueError if documents lie where this mask has padding, TypeError if it is no mask."""
         if mask is None or mask is self.mask:
@@ -164,6 +179,50 @@ class Packing:
         flat = torch.cat([part.flatten(0, 1) for part in parts])  # (P, *C)
         return _Rows.apply(flat, self.place, self._flat_mask, self.index, self.filled).unflatten(0, self.shape)
 
+    def map(
+        self,
+        function: Callable[..., Float[Tensor, "D' H L V"]],
+        *tensors: Float[Tensor, "B C N K"] | None,
+    ) -> Float[Tensor, "B H N V"]:
+        """`function(bucket, *documents)` of each bucket, put together again; there is a document at least.
+
+        Args:
+            function: of a bucket and its documents, (D', C, L, K) of each of the tensors, None for None.
+            tensors: each (B, C, N, K); the layers' lie as (B, N, C, K) in memory.
+        """
+        parts = [
+            [None] * len(self.buckets) if tensor is None else self.split(tensor.transpose(1, 2)) for tensor in tensors
+        ]
+        outputs = []
+        for bucket, *given in zip(self.buckets, *parts, strict=True):
+            documents = (None if part is None else part.transpose(1, 2) for part in given)
+            outputs.append(function(bucket, *documents).transpose(1, 2))  # (D', L, H, V)
+        return self.merge(outputs).transpose(1, 2)
+
+    def seen(self, count: int, *, front: bool = True) -> Bool[Tensor, "B L"]:
+        """Which of `count` positions in front of these rows, or behind them, belong to documents here: none do."""
+        return torch.zeros(self.shape[0], count, dtype=torch.bool, device=self.place.device)
+
+    @property
+    def order(self) -> Int[Tensor, " D"]:
+        """The documents' numbers in the order in which the buckets have them."""
+        return torch.cat([self.lengths[:0], *(bucket.documents for bucket in self.buckets)])
+
+    def collect(self, parts: Sequence[Float[Tensor, "D' *C"]], fill: float = 0) -> Float[Tensor, "D *C"]:
+        """What each bucket has found of its documents, in the order of their numbers.
+
+        Args:
+            parts: of each bucket; one of no document where there is no bucket.
+            fill: for documents of a row of which nothing is here; there are none.
+        """
+        return torch.cat(list(parts)).index_select(0, self.order.argsort())
+
+    def deal(self, values: Float[Tensor, "D *C"]) -> list[Float[Tensor, "D' *C"]]:
+        """For each bucket what there is of its documents; the inverse of `collect`."""
+        if not self.buckets:
+            return [values[:0]]
+        return [values.index_select(0, bucket.documents) for bucket in self.buckets]
+
     @property
     def _flat_mask(self) -> Tensor | None:
         return None if self.mask is None else self.mask.flatten()
@@ -176,15 +235,27 @@ class _Rows(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, index: Tensor, kept: Tensor | None, place: Tensor, used: Tensor | None) -> Tensor:
-        ctx.indices = index, kept, place, used
+    def forward(x: Tensor, index: Tensor, kept: Tensor | None, place: Tensor, used: Tensor | None) -> Tensor:
         rows = x.index_select(0, index)
         return rows if kept is None else rows.masked_fill_(_against(~kept, rows), 0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        _, *ctx.indices = inputs
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         index, kept, place, used = ctx.indices
         return _Rows.apply(grads[0], place, used, index, kept), None, None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        with forward_mode(()):
+            return _Rows.apply(tangents[0], *ctx.indices)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: Tensor, *indices: Any) -> Any:
+        return _Rows.apply(x.movedim(in_dims[0], 1), *indices), 1
 
 
 def packed_lambda_layer(
@@ -213,6 +284,11 @@ def packed_lambda_layer(
         TypeError, ValueError: as `lambda_layer`, or a packing of another shape or device.
     """
     Problem.of(query, key, value, embedding, None, causal, key_norm)
+    if torch.jit.is_tracing():
+        raise ValueError(
+            "packing says where documents are, which torch.jit.trace would keep for all inputs, and be wrong: trace "
+            "lambda_layer, or use torch.compile"
+        )
     if query.ndim != 4:
         raise ValueError(f"query has shape {tuple(query.shape)}: expected (B, H, N, K), as documents are sequences")
     packing.check_shape((query.shape[0], query.shape[2]), query.device)
@@ -220,21 +296,11 @@ def packed_lambda_layer(
     if packing.plain:
         output = lambda_layer(query, key, value, embedding, mask=packing.mask, **options)
         return output if packing.mask is None else output.masked_fill(~packing.mask[:, None, :, None], 0)
-    outputs = []
-    queries, keys, values = (_documents(packing, tensor) for tensor in (query, key, value))
-    for q, k, v, bucket in zip(queries, keys, values, packing.buckets, strict=True):
-        assert q is not None  # there are queries and values; keys may be missing
-        assert v is not None
-        output = lambda_layer(q, k, v, embedding, mask=bucket.mask, **options)  # (D', H, L, V)
-        outputs.append(output.transpose(1, 2))
-    return packing.merge(outputs).transpose(1, 2)  # (B, H, N, V)
 
+    def documents(bucket: Bucket, query: Tensor, key: Tensor | None, value: Tensor) -> Tensor:
+        return lambda_layer(query, key, value, embedding, mask=bucket.mask, **options)
 
-def _documents(packing: Packing, tensor: Tensor | None) -> Iterator[Tensor | None]:
-    """(B, C, N, D) by bucket, (D', C, L, D); the layers' tensors lie as (B, N, C, D) in memory."""
-    if tensor is None:
-        return iter([None] * len(packing.buckets))
-    return (part.transpose(1, 2) for part in packing.split(tensor.transpose(1, 2)))
+    return packing.map(documents, query, key, value)
 
 
 def _pack(ids: Tensor, real: Tensor, mask: Tensor | None, device: torch.device) -> Packing:
@@ -286,9 +352,19 @@ def _pack(ids: Tensor, real: Tensor, mask: Tensor | None, device: torch.device) 
     )
 
 
+def _each(part: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """What holds tensors with others in their place."""
+    if isinstance(part, Tensor):
+        return change(part)
+    if isinstance(part, tuple):
+        return tuple(_each(one, change) for one in part)
+    if isinstance(part, (Bucket, Packing)):
+        return replace(part, **{one.name: _each(getattr(part, one.name), change) for one in fields(part)})
+    return part
+
+
 def _check_mask(mask: Any, shape: tuple[int, ...]) -> None:
-    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-        raise TypeError(f"mask is {_kind(mask)}: expected a bool tensor, True at real positions; use mask.bool()")
+    check_mask(mask)
     if tuple(mask.shape) != shape:
         raise ValueError(f"mask has shape {tuple(mask.shape)}: expected {shape}, (B, N) as documents")
 

@@ -1,13 +1,13 @@
 """The cost model: what each algorithm would do for a problem, how long that takes here, and which one is fastest.
 
 A candidate's work is counted, not guessed: multiply-adds of matrix products, of convolutions, operations of FFTs,
-numbers streamed through cache, calls of torch. Its time is the work divided by six rates of the machine (`rates.py`).
+numbers streamed through cache, calls of torch; each algorithm counts its own. Its time is the work divided by six rates
+of the machine (`rates.py`); that of a kernel, corrected by how long it took when it was tried there (`calibration.py`).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,49 +15,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lambda_seq.functional import channelwise, windows
-from lambda_seq.functional.banded import block_length, largest_temporary
-from lambda_seq.functional.dense import CHUNK as DENSE_CHUNK
-from lambda_seq.functional.fft import transform_lengths
-from lambda_seq.functional.operators import chunk_floats
-from lambda_seq.functional.problem import Problem
-from lambda_seq.functional.rates import Rates, rates
-
-ROW = 180  # measured
-
-
-@dataclass(frozen=True)
-class Work:
-    """What has to be done, in one pass; adds up."""
-
-    products: float = 0  # multiply-adds of matrix products
-    streamed: float = 0  # numbers read and written by everything that is no product, and by products beside them
-    transforms: float = 0  # operations of FFTs, 2.5 · P · log2 P each
-    convolutions: float = 0  # multiply-adds of convolutions forward
-    convolution_gradients: float = 0  # multiply-adds of convolutions backward
-    calls: float = 0  # torch operations
-
-    def __add__(self, other: Work) -> Work:
-        return Work(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
-
-    def __sub__(self, other: Work) -> Work:
-        return Work(*(getattr(self, name) - getattr(other, name) for name in self.__dataclass_fields__))
-
-    @property
-    def multiply_adds(self) -> float:
-        """Arithmetic, in multiply-adds: an operation of an FFT counts half."""
-        return self.products + self.convolutions + self.convolution_gradients + self.transforms / 2
-
-    def seconds(self, speed: Rates) -> float:
-        """Predicted time at the rates of a machine."""
-        return (
-            self.products / speed.products
-            + self.streamed / speed.streamed
-            + self.transforms / speed.transforms
-            + self.convolutions / speed.convolutions
-            + self.convolution_gradients / speed.convolution_gradients
-            + self.calls / speed.calls
-        )
+from lambda_seq.functional.calibration import kernels, not_used
+from lambda_seq.functional.position.registry import REGISTRY, Algorithm
+from lambda_seq.functional.problem import Problem, Sizes
+from lambda_seq.functional.rates import Rates, guessed, rates
 
 
 @dataclass(frozen=True)
@@ -78,11 +39,14 @@ class Plan:
     """Which algorithm computes the position lambda in each pass, and why; prints as a table."""
 
     problem: Problem
-    candidates: tuple[Candidate, ...]  # fastest forward first; empty for content only
+    candidates: tuple[Candidate, ...]  # fastest forward first; empty where there is nothing to choose
+    unsupported: tuple[tuple[str, str], ...] = ()  # other algorithms, and why they do not apply
+    unused: tuple[tuple[str, str], ...] = ()  # those that apply, and why "auto" does not take them all the same
+    guessed: bool = False  # whether nothing was measured on a device of this type, so that times are guesses
 
     @property
     def algorithm(self) -> str:
-        """Name of the fastest candidate forward; "content" where there is no position lambda."""
+        """Name of the fastest candidate forward; "content" where there is no position lambda, or no position."""
         return self.candidates[0].name if self.candidates else "content"
 
     @property
@@ -93,23 +57,24 @@ class Plan:
         return min(self.candidates, key=lambda candidate: candidate.seconds[1]).name
 
     def __str__(self) -> str:
-        problem = self.problem
+        problem, sizes = self.problem, self.problem.sizes
         head = (
-            f"lambda layer, batch {problem.batch}, size {_by(problem.size)}, heads {problem.heads}, "
-            f"k {problem.dim_key}, v {problem.dim_value}, intra {problem.intra}, {problem.dtype}, {problem.device}"
+            f"lambda layer, batch {sizes.B}, size {_by(problem.size)}, heads {sizes.H}, k {sizes.K}, v {sizes.V}, "
+            f"intra {sizes.U}, {problem.dtype}, {problem.device}"
         )
         if not self.candidates or problem.scope is None:
-            return f"{head}\ncontent only: one reduction over positions, nothing to choose"
+            what = "nothing in it" if problem.scope else "content only: one reduction over positions"
+            return f"{head}\n{what}, nothing to choose"
         causal = ", causal" if problem.causal else ""
         columns = ("multiply-adds", "peak memory", "predicted")
         lines = [
             head,
             f"position lambda, scope {_by(problem.scope)}{causal}: the least predicted time wins, in each pass",
-            f"{'':<12}{'forward':>14}{'':>28}{'backward':>16}",
-            f"{'algorithm':<12}" + "".join(f"{column:>14}" for column in columns * 2),
+            f"{'':<15}{'forward':>14}{'':>28}{'backward':>16}",
+            f"{'algorithm':<15}" + "".join(f"{column:>14}" for column in columns * 2),
         ]
         for candidate in self.candidates:
-            line = f"{candidate.name:<12}"
+            line = f"{candidate.name:<15}"
             for index, chosen in enumerate((self.algorithm, self.backward_algorithm)):
                 line += (
                     f"{candidate.multiply_adds[index]:>14.3g}{_bytes(candidate.peak_bytes[index]):>14}"
@@ -117,7 +82,14 @@ class Plan:
                 )
                 line = f"{line[:-3]}*ms" if candidate.name == chosen else line
             lines.append(line)
-        return "\n".join([*lines, "* chosen"])
+        lines.append("* chosen")
+        if self.guessed:
+            lines.append(
+                f"predicted times are guesses: nothing was measured on {problem.device}; run "
+                f"lambda_seq.functional.calibrate({str(problem.device)!r}, {problem.dtype})"
+            )
+        lines += [f"{name} not used: {reason}" for name, reason in self.unused]
+        return "\n".join([*lines, *(f"{name} does not apply: {reason}" for name, reason in self.unsupported)])
 
 
 def plan(
@@ -145,243 +117,85 @@ def plan(
     if device is None:
         device = "cpu" if query.device.type == "meta" else query.device
     problem = problem.on(torch.device(device))
-    if problem.scope is None:
+    if problem.scope is None or problem.empty:
         return Plan(problem, ())
-    sizes = Sizes.of(problem)
-    return Plan(problem, candidates(sizes, rates(problem.device, problem.dtype)))
+    device, dtype = problem.device, problem.dtype
+    where = problem.sizes, device, dtype
+    unsupported: dict[str, str] = {}
+    unused: dict[str, str] = {}
+    usable: list[Algorithm] = []
+    for name, algorithm in REGISTRY.items():
+        reason = algorithm.supports(*where)
+        if reason is not None:
+            unsupported[name] = reason
+            continue
+        reason = not_used(algorithm, device, dtype)
+        if reason is not None:
+            unused[name] = reason
+        else:
+            usable.append(algorithm)
+    return Plan(
+        problem,
+        candidates(*where, rates(device, dtype), usable, kernels(device, dtype)),
+        tuple(unsupported.items()),
+        tuple(unused.items()),
+        guessed(device, dtype),
+    )
 
 
-def fastest(sizes: Sizes, device: torch.device, dtype: torch.dtype, backward: bool) -> str:
+def fastest(sizes: Sizes, device: torch.device, dtype: torch.dtype, backward: bool) -> Algorithm:
     """The algorithm to take for one pass, at the current rates of the device."""
-    return _fastest(sizes, rates(device, dtype), backward)
+    proved = kernels(device, dtype)
+    usable = tuple(algorithm for name, algorithm in REGISTRY.items() if algorithm.trusted or name in proved)
+    return _fastest(sizes, device, dtype, rates(device, dtype), backward, usable, tuple(proved.items()))
 
 
 @lru_cache(maxsize=4096)
-def _fastest(sizes: Sizes, speed: Rates, backward: bool) -> str:
-    return min(candidates(sizes, speed), key=lambda candidate: candidate.seconds[backward]).name
+def _fastest(
+    sizes: Sizes,
+    device: torch.device,
+    dtype: torch.dtype,
+    speed: Rates,
+    backward: bool,
+    algorithms: tuple[Algorithm, ...],
+    slowness: tuple[tuple[str, tuple[float, float]], ...],
+) -> Algorithm:
+    found = candidates(sizes, device, dtype, speed, algorithms, dict(slowness))
+    if not found:
+        raise ValueError(f"algorithm='auto': no algorithm is for {sizes}, {dtype}, {device}; use algorithm='naive'")
+    name = min(found, key=lambda candidate: candidate.seconds[backward]).name
+    return next(algorithm for algorithm in algorithms if algorithm.name == name)
 
 
-def candidates(sizes: Sizes, speed: Rates) -> tuple[Candidate, ...]:
-    """All algorithms for the position lambda at the given rates, fastest forward first."""
+def candidates(
+    sizes: Sizes,
+    device: torch.device,
+    dtype: torch.dtype,
+    speed: Rates,
+    algorithms: Sequence[Algorithm] | None = None,
+    slowness: Mapping[str, tuple[float, float]] | None = None,
+) -> tuple[Candidate, ...]:
+    """All algorithms that apply, or those of some, at the given rates; fastest forward first.
+
+    `slowness` says how much longer than the rates predict some take, forward and backward.
+    """
     found = []
-    for name, count in COUNTS.items():
-        (forward, temporary), (both, both_temporary) = count(sizes, False), count(sizes, True)
+    output, training = dtype.itemsize * sizes.outputs, dtype.itemsize * (sizes.outputs + sizes.gradients)
+    for algorithm in REGISTRY.values() if algorithms is None else algorithms:
+        if algorithm.supports(sizes, device, dtype) is not None:
+            continue
+        (forward, temporary), (both, both_temporary) = algorithm.count(sizes, False), algorithm.count(sizes, True)
         backward = both - forward
+        slower = (slowness or {}).get(algorithm.name, (1.0, 1.0))
         found.append(
             Candidate(
-                name,
+                algorithm.name,
                 (forward.multiply_adds, backward.multiply_adds),
-                (forward.seconds(speed), backward.seconds(speed)),
-                (4 * temporary + sizes.results(False), 4 * both_temporary + sizes.results(True)),
+                (forward.seconds(speed) * slower[0], backward.seconds(speed) * slower[1]),
+                (4 * temporary + output, 4 * both_temporary + training),
             )
         )
     return tuple(sorted(found, key=lambda candidate: candidate.seconds[0]))
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """The position part of a problem as the algorithms see it: always two-dimensional."""
-
-    B: int
-    H: int
-    U: int
-    K: int
-    V: int
-    Y: int
-    X: int
-    RY: int
-    RX: int
-    origin: tuple[int, int]
-    itemsize: int
-
-    @classmethod
-    def of(cls, problem: Problem) -> Sizes:
-        """From a problem with a position lambda; a sequence is an image of one row."""
-        assert problem.scope is not None
-        rows, columns = problem.size if len(problem.size) == 2 else (1, *problem.size)
-        scope_rows, scope_columns = problem.scope if len(problem.scope) == 2 else (1, *problem.scope)
-        origin = (0, scope_columns - 1) if problem.causal else ((scope_rows - 1) // 2, (scope_columns - 1) // 2)
-        return cls(
-            problem.batch,
-            problem.heads,
-            problem.intra,
-            problem.dim_key,
-            problem.dim_value,
-            rows,
-            columns,
-            scope_rows,
-            scope_columns,
-            origin,
-            problem.dtype.itemsize,
-        )
-
-    @classmethod
-    def of_tensors(cls, query: Tensor, value: Tensor, embedding: Tensor, origin: Sequence[int]) -> Sizes:
-        """From the arguments of a position operator."""
-        batch, heads, rows, columns, dim_key = query.shape
-        intra, dim_value = value.shape[1], value.shape[-1]
-        scope_rows, scope_columns = embedding.shape[2:]
-        sizes = (batch, heads, intra, dim_key, dim_value, rows, columns, scope_rows, scope_columns)
-        return cls(*sizes, origin=(origin[0], origin[1]), itemsize=query.itemsize)
-
-    @property
-    def N(self) -> int:  # noqa: N802
-        """Positions in the batch."""
-        return self.B * self.Y * self.X
-
-    def chunk(self, most: int) -> int:
-        """Floats of a chunk's largest temporary."""
-        return chunk_floats(most, self.N * self.H * self.V)
-
-    def results(self, training: bool) -> float:
-        """Bytes of the output, and of the gradients of query, value and embedding."""
-        output = self.N * self.H * self.V
-        gradients = self.N * (self.H * self.K + self.U * self.V) + self.U * self.K * self.RY * self.RX
-        return self.itemsize * (output + gradients * training)
-
-
-def _matmul(batch: float, m: float, n: float, k: float) -> Work:
-    """A (batched) matrix product: the multiply-adds, and the operands and the result going by."""
-    return Work(products=batch * m * n * k, streamed=batch * (m * k + k * n + m * n), calls=1)
-
-
-def _window_blocks(s: Sizes, weights: Callable[[int, int], int]) -> tuple[int, int, int, float, Work]:
-    """Block, context, number of blocks, chunks, and the work of laying out windows; the geometry of `Windows`."""
-    block = block_length(s.RX, s.X)
-    across = -(-s.X // block)
-    context = s.RY * (block + s.RX - 1) * s.U
-    per_chunk = max(1, s.chunk(windows.CHUNK) // weights(block, context))
-    length = across if s.Y == 1 else s.Y
-    together = max(1, per_chunk // length)
-    parts = -(-s.B // together) * -(-length // per_chunk) * (1 if s.Y == 1 else across)
-    blocks = s.B * s.Y * across
-    # Rows are copied once per chunk of rows; windows of several batch entries once more each.
-    copied = 0.0 if s.Y == 1 else s.B * across * (s.Y + parts / across * (s.RY - 1)) * context / s.RY * s.V
-    if min(together, s.B) > 1:
-        copied += blocks * context * s.V
-    return block, context, blocks, parts, Work(streamed=2 * copied + 2 * s.N * s.U * s.V, calls=6 + 8 * parts)
-
-
-def _banded(s: Sizes, training: bool) -> tuple[Work, float]:
-    block, context, blocks, chunks, layout = _window_blocks(
-        s, lambda block, context: largest_temporary(block, s.H, s.V, context)
-    )
-    rows, taps = block * s.H, s.RY * s.RX * s.U
-    weights = _matmul(1, blocks * rows, taps, s.K) + Work(streamed=2 * blocks * rows * taps, calls=4 * chunks)
-    apply = _matmul(blocks, rows, s.V, context)
-    work = layout + weights + apply + Work(streamed=2 * blocks * rows * s.V, calls=3 * chunks)
-    padded = blocks * block * (s.U * s.V) * (1 + (s.RY - 1) / s.Y) + s.B * s.RX * s.U * s.V
-    temporary = padded + 2 * s.chunk(windows.CHUNK)
-    if training:
-        overlap = Work(streamed=3 * blocks * context * s.V, calls=chunks * (s.RY if s.Y > 1 else context / block))
-        work += work + weights + apply + overlap + _matmul(1, blocks * rows, taps, s.K) + Work(calls=8 * chunks)
-        temporary = 2 * padded + 4 * s.chunk(windows.CHUNK)
-    return work, temporary
-
-
-def _toeplitz(s: Sizes, training: bool) -> tuple[Work, float]:
-    block, context, blocks, chunks, layout = _window_blocks(s, lambda block, context: max(block * s.K, context) * s.V)
-    positions = blocks * block
-    lambdas = _matmul(blocks, block * s.K, s.V, context)
-    # Products of single positions, (H, K) × (K, V): the loop over them costs more than their arithmetic.
-    apply = Work(products=3 * positions * s.H * s.K * s.V, streamed=2 * positions * s.K * s.V)
-    work = layout + lambdas + apply + Work(streamed=2 * positions * s.H * s.V, calls=6 * chunks)
-    padded = positions * s.U * s.V * (1 + (s.RY - 1) / s.Y)
-    matrix = block * s.K * context
-    temporary = padded + 2 * s.chunk(windows.CHUNK) + matrix
-    if training:
-        overlap = Work(streamed=3 * blocks * context * s.V, calls=chunks * (s.RY if s.Y > 1 else context / block))
-        transpose = Work(streamed=2 * blocks * (block * s.K + context) * s.V)
-        work += layout + lambdas + lambdas + lambdas + apply + apply + overlap + transpose + Work(calls=14 * chunks)
-        temporary = 2 * padded + 4 * s.chunk(windows.CHUNK) + 2 * matrix
-    return work, temporary
-
-
-def _dense(s: Sizes, training: bool) -> tuple[Work, float]:
-    row = s.X * s.H * s.Y * s.X * s.U
-    most = s.chunk(DENSE_CHUNK)
-    height = min(s.Y, max(1, most // row))
-    width = s.X if height > 1 else min(s.X, max(1, most * s.X // row))
-    whole = height == s.Y and width == s.X
-    together = min(s.B, max(1, most // (row * s.Y))) if whole else 1
-    chunks = -(-s.B // together) * -(-s.Y // height) * -(-s.X // width)
-    taps = (s.Y + height - 1) * (s.X + width - 1) * s.U
-    queries, context = s.N * s.H, s.Y * s.X * s.U
-    weights = _matmul(1, queries, taps, s.K) + Work(streamed=2 * queries * context, calls=6 * chunks)
-    apply = Work(products=queries * context * s.V, streamed=queries * context + chunks * together * context * s.V)
-    # Weights of an image are put in order by short rows; beginning one costs as much as ROW numbers of a long copy.
-    rows = ROW * queries * s.Y if s.Y > 1 else 0.0
-    weights += Work(streamed=rows)
-    work = weights + apply + Work(streamed=2 * s.N * (s.U + s.H) * s.V, calls=8 + 6 * chunks)
-    table = (2 * s.Y - 1) * (2 * s.X - 1) * s.K * s.U
-    together_weights = together * height * width * s.H * (taps + context)
-    temporary = s.N * s.U * s.V + table + together_weights
-    if training:
-        scatter = Work(streamed=queries * (3 * taps + 2 * context) + rows, calls=16 * chunks)
-        work += weights + apply + apply + _matmul(1, queries, s.K, taps) + _matmul(1, s.K, taps, queries) + scatter
-        temporary = 2 * (s.N * s.U * s.V + table) + 3 * together_weights
-    return work, temporary
-
-
-def _channel_loops(s: Sizes, points: float, training: bool) -> tuple[Work, float]:
-    """What `channelwise` does around its correlations: layouts, and the query applied to n · k · v lambdas."""
-    pairs = s.B * s.V * s.K
-    positions = s.Y * s.X
-    group = min(channelwise.GROUP, s.V)
-    floats = s.chunk(channelwise.CHUNK)
-    batch = min(s.B, max(1, floats // int(s.K * points * group)))
-    groups = -(-s.B // batch) * -(-s.V // group)
-    together = max(channelwise.PAIRS, floats // int(batch * points))  # pairs (k, v)
-    keys = min(s.K, together)
-    chunks = groups * -(-group // max(1, together // keys)) * -(-s.K // keys)
-    work = Work(
-        streamed=pairs * positions * (1 + 3 * s.H) + 4 * s.N * s.H * (s.K + s.V),
-        calls=8 * groups + chunks * (8 + 2 * keys),
-    )
-    scratch = 3 * batch * points * min(together, group * s.K)
-    temporary = s.N * s.H * s.K + batch * positions * group * (s.U + s.H) + scratch
-    if training:
-        applied = Work(streamed=pairs * positions * (6 * s.H + 2))
-        work += work + applied + Work(calls=chunks * (2 * s.H + 10))
-        temporary += s.N * s.H * s.K + batch * positions * group * (2 * s.U + s.H)
-    return work, temporary
-
-
-def _fft(s: Sizes, training: bool) -> tuple[Work, float]:
-    lengths = transform_lengths((s.Y, s.X), (s.RY, s.RX), s.origin)
-    points = math.prod(lengths)
-    loops, temporary = _channel_loops(s, points, training)
-    once = 2.5 * points * math.log2(points)
-    pairs = s.B * s.V * s.K
-    kernels = s.U * s.K
-    work = loops + Work(
-        transforms=once * (pairs + s.B * s.V * s.U + kernels), streamed=3 * points * (pairs * s.U + kernels)
-    )
-    temporary += points * kernels
-    if training:
-        work += Work(
-            transforms=once * (2 * pairs + 2 * s.B * s.V * s.U + 2 * kernels), streamed=12 * points * pairs * s.U
-        )
-        temporary += 3 * points * kernels
-    return work, temporary
-
-
-def _convolution(s: Sizes, training: bool) -> tuple[Work, float]:
-    loops, temporary = _channel_loops(s, s.Y * s.X, training)
-    products = float(s.N) * s.V * s.K * s.U * s.RY * s.RX
-    work = loops + Work(convolutions=products)
-    if training:
-        work += Work(convolutions=products, convolution_gradients=2 * products)
-    return work, temporary
-
-
-COUNTS: dict[str, Callable[[Sizes, bool], tuple[Work, float]]] = {
-    "banded": _banded,
-    "dense": _dense,
-    "toeplitz": _toeplitz,
-    "convolution": _convolution,
-    "fft": _fft,
-}
 
 
 def _by(size: tuple[int, ...]) -> str:

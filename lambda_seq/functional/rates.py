@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -34,8 +37,9 @@ DEFAULTS = {
     "cuda": Rates(10e12, 300e9, 2e12, 2e12, 1e12, 100e3),
 }
 
-# What `_probe` gave on that CPU. A probe is one call in a loop, the fit is whole algorithms: their ratio carries over.
-PROBED = Rates(63.6e9, 10.7e9, 25e9, 44e9, 6.2e9, 230e3)
+# What `_probe` gave on that CPU. A probe is one call in a loop, the fit is whole algorithms: on a CPU, their ratio
+# carries over. Devices that no fit has been made for are taken by their probe.
+PROBED = {"cpu": Rates(63.6e9, 10.7e9, 25e9, 44e9, 6.2e9, 230e3)}
 
 _measured: dict[str, Rates] | None = None
 
@@ -45,7 +49,7 @@ def rates(device: torch.device, dtype: torch.dtype) -> Rates:
     global _measured
     if _measured is None:
         _measured = _load()
-    return _measured.get(_name(device, dtype)) or DEFAULTS.get(device.type, DEFAULTS["cpu"])
+    return _measured.get(name_of(device, dtype)) or DEFAULTS.get(device.type, DEFAULTS["cpu"])
 
 
 def cache_file() -> Path:
@@ -54,26 +58,31 @@ def cache_file() -> Path:
     return Path(folder) / "rates.json"
 
 
-def calibrate(device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Rates:
-    """Measure this machine, so that `plan` and `algorithm="auto"` choose by its own speeds; takes seconds.
+def guessed(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the rates of a device are neither measured there nor fitted to a device of its type."""
+    return device.type not in PROBED and rates(device, dtype) is DEFAULTS.get(device.type, DEFAULTS["cpu"])
 
-    The result is used at once, and cached in `cache_file()` for later processes, per device, dtype and thread count.
 
-    Raises:
-        ValueError: the device does not exist.
-    """
+def measure(device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Rates:
+    """Measure this machine; `calibration.calibrate` documents it."""
     global _measured
-    device = torch.device(device)
+    try:
+        device = torch.device(device)
+        torch.get_device_module(device)  # the meta device has none
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device={device!r}: expected a device of this machine; use 'cpu' or 'cuda'") from error
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise TypeError(f"dtype={dtype!r}: expected a floating point dtype, torch.float32 for example")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device={str(device)!r}: no CUDA device was found; use device='cpu'")
-    probed = _probe(device, dtype)
-    measured = Rates(
-        **{
-            field.name: getattr(probed, field.name) * getattr(DEFAULTS["cpu"], field.name) / getattr(PROBED, field.name)
-            for field in fields(Rates)
-        }
-    )
-    known = {**_load(), _name(device, dtype): measured}
+    measured = _probe(device, dtype)
+    if device.type in PROBED:
+        fitted, probed = DEFAULTS[device.type], PROBED[device.type]
+        names = (field.name for field in fields(Rates))
+        measured = Rates(
+            **{name: getattr(measured, name) * getattr(fitted, name) / getattr(probed, name) for name in names}
+        )
+    known = {**_read()[0], name_of(device, dtype): measured}
     file = cache_file()
     file.parent.mkdir(parents=True, exist_ok=True)
     # Written beside and renamed, so that a kill leaves the old file or the new one.
@@ -84,20 +93,55 @@ def calibrate(device: torch.device | str = "cpu", dtype: torch.dtype = torch.flo
     return measured
 
 
-def _name(device: torch.device, dtype: torch.dtype) -> str:
+def name_of(device: torch.device, dtype: torch.dtype) -> str:
+    """What measurements of a device and dtype are filed under."""
+    if device.type == "cuda" and not torch.cuda.is_available():
+        return f"no CUDA device, {dtype}"  # a plan for one that is elsewhere
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, {dtype}"
     return f"{device.type}, {torch.get_num_threads()} threads, {dtype}"
 
 
 def _load() -> dict[str, Rates]:
-    """Cached calibrations; a file that cannot be read counts as none, as it can be measured again."""
+    """Cached calibrations. What cannot be read counts as none, with a warning, as it can be measured again."""
+    known, fault = _read()
+    if fault:
+        warnings.warn(
+            f"{cache_file()} holds speeds that cannot be used ({fault}); they are ignored, and algorithm='auto' "
+            "chooses by others: delete the file, or measure again by lambda_seq.functional.calibrate()",
+            stacklevel=2,
+        )
+    return known
+
+
+def _read() -> tuple[dict[str, Rates], str]:
+    """Calibrations by name, and what is wrong with others, in words; "" where nothing is."""
     try:
         entries = json.loads(cache_file().read_text())
-        wanted = {field.name for field in fields(Rates)}
-        return {name: Rates(**entry) for name, entry in entries.items() if set(entry) == wanted}
-    except (OSError, ValueError, TypeError, AttributeError):
-        return {}
+    except FileNotFoundError:
+        return {}, ""
+    except (OSError, ValueError) as error:  # unreadable, no text, no JSON
+        return {}, str(error) or type(error).__name__
+    if not isinstance(entries, dict):
+        return {}, f"a {type(entries).__name__} for a table of devices"
+    known, fault = {}, ""
+    for name, entry in entries.items():
+        wrong = _fault(entry)
+        fault = fault or (f"{name!r}: {wrong}" if wrong else "")
+        if not wrong:
+            known[name] = Rates(**entry)
+    return known, fault
+
+
+def _fault(entry: Any) -> str:
+    """What is wrong with the speeds of a device, "" if nothing is."""
+    wanted = [field.name for field in fields(Rates)]
+    if not isinstance(entry, dict) or set(entry) != set(wanted):
+        return f"expected {', '.join(wanted)}"
+    for name, rate in entry.items():
+        if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < math.inf:
+            return f"{name} is {rate!r}, expected a number above 0"
+    return ""
 
 
 def _probe(device: torch.device, dtype: torch.dtype) -> Rates:
@@ -108,11 +152,13 @@ def _probe(device: torch.device, dtype: torch.dtype) -> Rates:
     def randn(*size: int, dtype: torch.dtype) -> Tensor:
         return torch.randn(*size, device=device, dtype=dtype)
 
-    a, b = randn(16, 128, 160, dtype=narrow), randn(16, 160, 64, dtype=narrow)
-    x, y, z = (randn(2**18, dtype=narrow) for _ in range(3))
-    signal = randn(16, 2**14, dtype=wide)
+    # Enough to do for a GPU, whose calls would take longer than their work otherwise
+    many = 1 if device.type == "cpu" else 64
+    a, b = randn(16 * many, 128, 160, dtype=narrow), randn(16 * many, 160, 64, dtype=narrow)
+    x, y, z = (randn(2**18 * many, dtype=narrow) for _ in range(3))
+    signal = randn(16 * many, 2**14, dtype=wide)
     spectrum = torch.fft.rfft(signal)
-    image, kernel = randn(64, 1, 62, 62, dtype=wide), randn(16, 1, 7, 7, dtype=wide)
+    image, kernel = randn(64 * many, 1, 62, 62, dtype=wide), randn(16, 1, 7, 7, dtype=wide)
     grad = F.conv2d(image, kernel)
     tiny = randn(1, dtype=narrow)
     products = a.numel() * b.shape[-1]
@@ -124,22 +170,25 @@ def _probe(device: torch.device, dtype: torch.dtype) -> Rates:
         )
 
     return Rates(
-        products=products / _seconds(lambda: torch.bmm(a, b), device),
-        streamed=3 * x.numel() / _seconds(lambda: torch.add(x, y, out=z), device),
-        transforms=2.5 * signal.numel() * 14 / _seconds(lambda: torch.fft.irfft(spectrum), device),
-        convolutions=convolved / _seconds(lambda: F.conv2d(image, kernel), device),
-        convolution_gradients=2 * convolved / _seconds(convolution_gradient, device),
-        calls=1 / _seconds(lambda: tiny.add_(1), device),
+        products=products / seconds(lambda: torch.bmm(a, b), device),
+        streamed=3 * x.numel() / seconds(lambda: torch.add(x, y, out=z), device),
+        transforms=2.5 * signal.numel() * 14 / seconds(lambda: torch.fft.irfft(spectrum), device),
+        convolutions=convolved / seconds(lambda: F.conv2d(image, kernel), device),
+        convolution_gradients=2 * convolved / seconds(convolution_gradient, device),
+        calls=1 / seconds(lambda: tiny.add_(1), device),
     )
 
 
-def _seconds(run: Callable[[], object], device: torch.device, repeats: int = 15) -> float:
-    """Median time of one run."""
+def seconds(run: Callable[[], object], device: torch.device, repeats: int = 15) -> float:
+    """Median time of one run. Those of a GPU are timed ten at once, as calls that wait for results do not overlap."""
+    wait: Callable[[], object] = (lambda: None) if device.type == "cpu" else torch.get_device_module(device).synchronize
+    count = 1 if device.type == "cpu" else 10
     times = []
     for _ in range(repeats):
+        wait()
         start = time.perf_counter()
-        run()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - start)
+        for _ in range(count):
+            run()
+        wait()
+        times.append((time.perf_counter() - start) / count)
     return sorted(times)[repeats // 2]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from problems import make
+from problems import EVERYWHERE, make
 
 from lambda_seq import functional as LF
 
@@ -101,7 +101,7 @@ def assert_close(found, expected):
         assert (found[name] - tensor).abs().max() < tolerance, name
 
 
-@pytest.mark.parametrize("algorithm", LF.ALGORITHMS)
+@pytest.mark.parametrize("algorithm", EVERYWHERE)
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_equals_each_document_alone(layout, causal, algorithm):
@@ -164,7 +164,7 @@ def test_the_longest_document_decides_how_large_the_embedding_must_be():
     torch.testing.assert_close(packed(inputs, LF.Packing.of(documents))["output"], whole["output"])
 
 
-@pytest.mark.parametrize("algorithm", [name for name in LF.ALGORITHMS if name != "naive"])
+@pytest.mark.parametrize("algorithm", [name for name in EVERYWHERE if name != "naive"])
 @pytest.mark.parametrize("causal", [False, True])
 def test_no_leak_at_all(algorithm, causal):
     documents, inputs = problem([[20, 21, 17]], (41,), causal=causal)
@@ -302,7 +302,7 @@ FULL = torch.zeros(2, 5, dtype=torch.int64)
         (FULL.float(), None, TypeError, r"documents is torch.float32: .*use documents.long\(\)"),
         (FULL.bool(), None, TypeError, r"documents is torch.bool: .*a mask is an argument of its own"),
         (FULL[0], None, ValueError, r"documents has shape \(5,\): expected \(B, N\)"),
-        (FULL[:, :0], None, ValueError, r"documents has shape \(2, 0\): .*N at least 1"),
+        (FULL[None], None, ValueError, r"documents has shape \(1, 2, 5\): expected \(B, N\)"),
         (FULL, FULL, TypeError, r"mask is torch.int64: .*use mask.bool\(\)"),
         (FULL, FULL[:, 1:].bool(), ValueError, r"mask has shape \(2, 4\): expected \(2, 5\), \(B, N\) as documents"),
     ],
@@ -340,3 +340,32 @@ def test_bad_calls():
         packed(image, packing)
     with pytest.raises(ValueError, match="algorithm='fast': expected one of"):
         packed(inputs, LF.Packing.of(torch.tensor([[0, 0, 0, 0, 1, 1, 1]])), "fast")
+
+
+def test_a_packing_moves_as_one():
+    mask = torch.ones(2, 6, dtype=torch.bool)
+    mask[1, 4:] = False
+    packing = LF.Packing.of(torch.tensor([[0, 0, 1, 1, 1, 1], [2, 3, 3, 3, 9, 9]]), mask)
+    moved = packing.to("meta")
+    for name in ("mask", "number", "rows", "starts", "lengths", "index", "filled", "place"):
+        there, here = getattr(moved, name), getattr(packing, name)
+        assert (there is None) == (here is None)
+        assert there is None or (there.device.type == "meta" and there.shape == here.shape)
+    assert [bucket.documents.device.type for bucket in moved.buckets] == ["meta"] * len(packing.buckets)
+    assert [bucket.length for bucket in moved.buckets] == [bucket.length for bucket in packing.buckets]
+    assert (moved.shape, moved.longest, moved.plain) == (packing.shape, packing.longest, packing.plain)
+    again = packing.to("cpu")
+    x = torch.randn(2, 6, 3)
+    assert torch.equal(again.merge(again.split(x)), packing.merge(packing.split(x)))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_buckets_find_is_collected_by_document(layout):
+    documents = ids(LAYOUTS[layout])
+    packing = LF.Packing.of(documents)
+    values = torch.arange(documents.numel(), dtype=torch.float64).view(*documents.shape, 1)
+    firsts = [part[:, 0] for part in packing.split(values)] or [values[:0, 0]]
+    expected = torch.stack([values[row, span.start] for row, span in spans(LAYOUTS[layout])] or [values[0, :0]])
+    torch.testing.assert_close(packing.collect(firsts), expected.view(-1, 1), rtol=0, atol=0)
+    for dealt, found in zip(packing.deal(packing.collect(firsts)), firsts, strict=True):
+        torch.testing.assert_close(dealt, found, rtol=0, atol=0)

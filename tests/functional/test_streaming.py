@@ -1,11 +1,15 @@
 """Streaming equals the parallel form, in pieces of any lengths, in memory that does not grow."""
 
+import copy
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from problems import make
 
+from lambda_seq import LambdaLayer1d
 from lambda_seq import functional as LF
 
 properties = settings(
@@ -194,3 +198,154 @@ def test_states_of_another_embedding():
         LF.stream(*args, torch.zeros(1, 4, 7, dtype=torch.float64), state)
     with pytest.raises(ValueError, match=r"sum of exponentials but the state has no sums of its 8 positions"):
         LF.stream(*args, random_exponentials(), state)
+
+
+def streamed(inputs, embedding, lengths, key_norm="softmax"):
+    """The stream's output, and all of its states."""
+    states, outputs = [LF.StreamState.empty(inputs.key, inputs.value, embedding)], []
+    tensors = (inputs.query, inputs.key, inputs.value)
+    with torch.no_grad():
+        for pieces in zip(*(tensor.split(lengths, 2) for tensor in tensors), strict=True):
+            output, state = LF.stream(*pieces, embedding, states[-1], key_norm=key_norm)
+            outputs.append(output)
+            states.append(state)
+    return torch.cat(outputs, 2), states
+
+
+@pytest.mark.parametrize("key_norm", LF.KEY_NORMS)
+@pytest.mark.parametrize("low", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", ["table", "exponentials"])
+def test_autocast_does_not_reach_into_a_stream(kind, low, key_norm):
+    inputs = make((30,), (7,), causal=True, dtype=torch.float32, key_norm=key_norm)
+    embedding = inputs.embedding
+    if kind == "exponentials":
+        embedding = LF.Exponentials(*(part.float() for part in vars(random_exponentials()).values()))
+    expected, _ = streamed(inputs, embedding, [1, 20, 1, 1, 7], key_norm)
+    with torch.autocast("cpu", dtype=low):
+        found, states = streamed(inputs, embedding, [1, 20, 1, 1, 7], key_norm)
+    assert torch.equal(found, expected)
+    assert all(leaf.dtype != low for state in states for leaf in torch.utils._pytree.tree_leaves(state))
+
+
+@pytest.mark.parametrize("low", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("key_norm", LF.KEY_NORMS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"scope": 5},
+        {"scope": None, "max_length": 64},
+        {"scope": None, "position": "exponential"},
+        {"position": False},
+        {"scope": 9, "content": False, "dim_intra": 2},
+    ],
+)
+def test_steps_under_autocast_are_as_exact_as_forward(options, key_norm, low):
+    layer = LambdaLayer1d(16, heads=2, causal=True, norm="rms", key_norm=key_norm, **options).eval()
+    x = torch.randn(2, 40, 16)
+    exact = copy.deepcopy(layer).double()(x.double())
+    with torch.no_grad(), torch.autocast("cpu", dtype=low):
+        forward = layer(x)
+        state, outputs = layer.init_state(2), []
+        dtypes = [leaf.dtype for leaf in torch.utils._pytree.tree_leaves(state)]
+        for part in x.split([1, 1, 20, 1, 17], 1):
+            output, state = layer.step(part, state)
+            outputs.append(output)
+            assert [leaf.dtype for leaf in torch.utils._pytree.tree_leaves(state)] == dtypes
+    found = torch.cat(outputs, 1)
+    assert found.dtype == forward.dtype
+    error = (forward.double() - exact).abs().max()
+    assert (found.double() - exact).abs().max() <= 1.5 * error
+
+
+def test_a_piece_of_no_positions_changes_nothing():
+    inputs = make((8,), (5,), causal=True)
+    _, state = in_pieces(inputs, [8])
+    empty = (tensor[:, :, :0] for tensor in (inputs.query, inputs.key, inputs.value))
+    output, after = LF.stream(*empty, inputs.embedding, state)
+    assert output.shape == (2, 3, 0, 5)
+    assert after is state
+
+
+def other(state, **changes):
+    return dataclasses.replace(state, **changes)
+
+
+STATES = {
+    "none": (lambda state: None, TypeError, r"state is NoneType: .*begin with init_state\(batch_size\) .*\.empty\(key"),
+    "tuple": (lambda state: (state,), TypeError, "state is tuple: expected a StreamState"),
+    "batch": (
+        lambda state: LF.StreamState.empty(torch.zeros(3, 1, 0, 4).double(), torch.zeros(3, 1, 0, 5).double()),
+        ValueError,
+        r"state.values has shape \(3, 1, 0, 5\) but the inputs ask for \(2, 1, 0, 5\): go on with what",
+    ),
+    "depth of values": (
+        lambda state: LF.StreamState.empty(torch.zeros(2, 1, 0, 4).double(), torch.zeros(2, 1, 0, 6).double()),
+        ValueError,
+        r"state.values has shape \(2, 1, 0, 6\) but the inputs ask for \(2, 1, 0, 5\)",
+    ),
+    "depth of keys": (
+        lambda state: LF.StreamState.empty(torch.zeros(2, 1, 0, 3).double(), torch.zeros(2, 1, 0, 5).double()),
+        ValueError,
+        r"state.content.sums has shape \(2, 1, 3, 5\) but the inputs ask for \(2, 1, 4, 5\)",
+    ),
+    "no content": (lambda state: other(state, content=None), ValueError, "state has no content part but key is given"),
+    "dtype": (
+        lambda state: torch.utils._pytree.tree_map(lambda x: x.float(), state),
+        TypeError,
+        r"state.values is torch.float32, which cannot hold inputs of torch.float64: convert them",
+    ),
+    "device": (
+        lambda state: torch.utils._pytree.tree_map(lambda x: x.to("meta"), state),
+        ValueError,
+        r"state.values is on meta but the inputs on cpu: expected one device; .*tree_map moves a state",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", STATES)
+def test_states_that_do_not_fit(case):
+    change, error, message = STATES[case]
+    inputs = make((8,), (5,), causal=True)
+    state = in_pieces(inputs, [8])[1]
+    with pytest.raises(error, match=message):
+        LF.stream(inputs.query, inputs.key, inputs.value, inputs.embedding, change(state))
+
+
+def test_keys_for_a_state_without_content():
+    inputs = make((8,), (5,), causal=True)
+    state = in_pieces(inputs, [8])[1]
+    with pytest.raises(ValueError, match="state has a content part but key is None"):
+        LF.stream(inputs.query, None, inputs.value, inputs.embedding, state)
+
+
+def test_sums_of_other_terms():
+    inputs = make((8,), (1,), causal=True, content=False)
+    state = LF.StreamState.empty(None, inputs.value, random_exponentials())
+    fewer = LF.Exponentials(torch.rand(3).double(), torch.rand(1).double(), torch.rand(1, 4, 4).double())
+    with pytest.raises(ValueError, match=r"state.sums has shape \(2, 1, 6, 5\) but the inputs ask for \(2, 1, 4, 5\)"):
+        LF.stream(inputs.query, None, inputs.value, fewer, state)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("query", [[1.0]], r"query is list: .*use torch.as_tensor\(query"),
+        ("value", torch.zeros(2, 1, 8, 5).int(), r"value is torch.int32: .*use value.float\(\)"),
+        ("key", torch.zeros(2, 1, 8, 4, dtype=torch.complex128), "key is torch.complex128: expected real numbers"),
+        ("query", torch.zeros(2, 3, 4, 8, 4).double(), "value has shape .*: expected rank 5"),
+        ("embedding", torch.zeros(1, 3, 5).double(), r"embedding has shape \(1, 3, 5\): expected \(1, 4, 5\)"),
+    ],
+)
+def test_arguments_of_a_stream(name, given, message):
+    inputs = make((8,), (5,), causal=True)
+    state = LF.StreamState.empty(inputs.key, inputs.value)
+    tensors = {part: getattr(inputs, part) for part in ("query", "key", "value", "embedding")}
+    with pytest.raises((TypeError, ValueError), match=message):
+        LF.stream(**(tensors | {name: given}), state=state)
+
+
+def test_arguments_of_an_empty_state():
+    with pytest.raises(TypeError, match=r"value is torch.int64: .*use value.float\(\)"):
+        LF.StreamState.empty(None, torch.zeros(2, 1, 0, 5).long())
+    with pytest.raises(ValueError, match=r"key has shape \(2, 4\), of rank 2: expected \(B, U, N, K\)"):
+        LF.StreamState.empty(torch.zeros(2, 4), torch.zeros(2, 1, 0, 5))

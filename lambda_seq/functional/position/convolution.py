@@ -7,13 +7,16 @@ convolution", Bello 2021, section 3.2); torch correlates, which is what R[m − 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lambda_seq.functional import channelwise
+from lambda_seq.functional.operators import without_tf32
+from lambda_seq.functional.position import channelwise
+from lambda_seq.functional.position.registry import Algorithm, register
+from lambda_seq.functional.problem import Sizes
+from lambda_seq.functional.work import Work
 
 
 class DirectCorrelation:
@@ -70,5 +73,28 @@ class DirectCorrelation:
         return self.kernel_grad.transpose(0, 1)
 
 
-forward = partial(channelwise.forward, DirectCorrelation)
-backward = partial(channelwise.backward, DirectCorrelation)
+def forward(query: Tensor, value: Tensor, embedding: Tensor, sizes: Sizes) -> Tensor:
+    """Position part of the output, (B, H, Y, X, V); arguments as in `registry.Algorithm`."""
+    with without_tf32(query.device):
+        return channelwise.forward(DirectCorrelation, query, value, embedding, sizes)
+
+
+def backward(
+    grad: Tensor, query: Tensor, value: Tensor, embedding: Tensor, sizes: Sizes
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of query, value and embedding; the lambdas are computed again, chunk by chunk."""
+    with without_tf32(query.device):
+        return channelwise.backward(DirectCorrelation, grad, query, value, embedding, sizes)
+
+
+def count(s: Sizes, backward: bool) -> tuple[Work, float]:
+    """Work, and floats of temporaries; with the backward pass or without."""
+    work, temporary = channelwise.count(s, s.Y * s.X, DirectCorrelation.key_by_key, backward)
+    products = s.N * s.V * s.K * s.U * s.RY * s.RX
+    work += Work(convolutions=products)
+    if backward:
+        work += Work(convolutions=products, convolution_gradients=2 * products)
+    return work, temporary
+
+
+register(Algorithm("convolution", "lambdas by direct convolution, channel by channel", forward, backward, count))

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from paths import VECTORS
+from problems import EVERYWHERE
 
 from lambda_seq import functional as LF
 
 OWN = Path(__file__).with_name("golden.npz")
-SHARED = Path(__file__).parents[3] / "shared" / "vectors"
 
 
 def own_cases():
@@ -42,19 +43,19 @@ def check(case, algorithm, dtype, tolerance):
         assert error <= tolerance * np.abs(expected).max(), part
 
 
-@pytest.mark.parametrize("algorithm", LF.ALGORITHMS)
+@pytest.mark.parametrize("algorithm", EVERYWHERE)
 @pytest.mark.parametrize("name", CASES)
 def test_own_golden_vectors(name, algorithm):
     check(CASES[name], algorithm, torch.float64, 1e-10)
     check(CASES[name], algorithm, torch.float32, 1e-5)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason=f"the golden vectors beside the checkout, {SHARED.name}, are absent")
-@pytest.mark.parametrize("algorithm", LF.ALGORITHMS)
+@pytest.mark.skipif(not VECTORS.is_dir(), reason=f"the golden vectors beside the checkout, {VECTORS.name}, are absent")
+@pytest.mark.parametrize("algorithm", EVERYWHERE)
 def test_golden_vectors_beside_the_checkout(algorithm):
-    index = json.loads((SHARED / "index.json").read_text())
+    index = json.loads((VECTORS / "index.json").read_text())
     for name, entry in index.items():
-        with np.load(SHARED / f"{name}.npz") as arrays:
+        with np.load(VECTORS / f"{name}.npz") as arrays:
             case = dict(arrays)
         case |= {"causal": entry.get("causal", False), "key_norm": entry.get("how", "softmax")}
         check(case, algorithm, torch.float64, 1e-10)
