@@ -1,18 +1,21 @@
 """Modules with parameters: the lambda layer, its position embeddings, norms that respect masks."""
 
-from lambda_seq.layers.embeddings import POSITIONS, make_position
-from lambda_seq.layers.exponential import ExponentialPosition
-from lambda_seq.layers.lambda_layer import LambdaLayer, LambdaLayer1d, LambdaLayer2d
-from lambda_seq.layers.multiscale import MultiScalePosition
-from lambda_seq.layers.norm import LayerNorm, MaskedBatchNorm, RMSNorm, make_norm
-from lambda_seq.layers.position import PositionEmbedding, RelativePositionTable, resize_positions
-from lambda_seq.layers.resizing import resize_table
+from lambda_seq.layers.decay import param_groups
+from lambda_seq.layers.faces import LambdaLayer1d, LambdaLayer2d
+from lambda_seq.layers.lambda_layer import LambdaLayer
+from lambda_seq.layers.norm import LayerNorm, MaskedBatchNorm, RMSNorm, adopt_batch_norms, make_norm
+from lambda_seq.layers.positions.embedding import POSITIONS, PositionEmbedding
+from lambda_seq.layers.positions.exponential import ExponentialPosition
+from lambda_seq.layers.positions.multiscale import MultiScalePosition
+from lambda_seq.layers.positions.registry import make_position
+from lambda_seq.layers.positions.resizing import resize_table
+from lambda_seq.layers.positions.table import RelativePositionTable, resize_positions
+from lambda_seq.layers.sequence_context import UNSHARDED, SequenceContext
 from lambda_seq.layers.synced import separate, synchronise
-from lambda_seq.layers.whole import WHOLE, Whole
 
 __all__ = [
     "POSITIONS",
-    "WHOLE",
+    "UNSHARDED",
     "ExponentialPosition",
     "LambdaLayer",
     "LambdaLayer1d",
@@ -23,9 +26,11 @@ __all__ = [
     "PositionEmbedding",
     "RMSNorm",
     "RelativePositionTable",
-    "Whole",
+    "SequenceContext",
+    "adopt_batch_norms",
     "make_norm",
     "make_position",
+    "param_groups",
     "resize_positions",
     "resize_table",
     "separate",

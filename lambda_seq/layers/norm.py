@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Collection
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from lambda_seq.layers.whole import WHOLE, Whole
+from lambda_seq.layers.sequence_context import UNSHARDED, SequenceContext
 
 NORMS = ("batch", "layer", "rms", "none")
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm  # the class that they share is private
 
 
-class MaskedBatchNorm(nn.modules.batchnorm._BatchNorm):
+class MaskedBatchNorm(nn.BatchNorm1d):
     """Batch normalisation of (B, *N, C) tensors whose statistics count real positions only.
 
     y = (x − mean) / sqrt(var + eps) · weight + bias, mean and var of each channel over all b, n with mask[b, n] True.
-    Parameters, buffers and state dict are those of `torch.nn.BatchNorm1d`; without a mask it computes the same.
+    Parameters, buffers and state dict are those of `torch.nn.BatchNorm1d`; without a mask it computes the same, except
+    that a batch of a single position, of which torch raises an error in training, is its own mean: the output is the
+    bias, and the running variance, of which one value says nothing, stays.
     """
 
-    shards: Whole = WHOLE
+    sequence: SequenceContext = UNSHARDED
 
     def forward(self, x: Float[Tensor, "B *N C"], mask: Bool[Tensor, "B *N"] | None = None) -> Float[Tensor, "B *N C"]:
         """Normalise x; masked positions are normalised with the statistics of the real ones."""
         training = self.training or not self.track_running_stats
-        if training and (mask is not None or self.shards.split):
-            return normalise(self, x, mask, self.shards.sum)
+        if training and (mask is not None or self.sequence.size > 1 or single(x, -1)):
+            return normalise(self, x, mask, self.sequence.sum)
         if training and self.track_running_stats and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
         normalised = F.batch_norm(
@@ -42,12 +46,22 @@ class MaskedBatchNorm(nn.modules.batchnorm._BatchNorm):
         )
         return normalised.view(x.shape)
 
-    def _check_input_dim(self, input: Tensor) -> None:
-        """Any rank: channels are last."""
+
+def single(x: Tensor, axis: int) -> bool:
+    """Whether there is one value, or none, for each channel, of which torch computes no statistics."""
+    return x.numel() <= x.shape[axis]
+
+
+def normalise_pictures(norm: nn.Module, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+    """norm(x), where a `torch.nn.BatchNorm2d` in training takes a single pixel too, as `MaskedBatchNorm` does."""
+    if type(norm) is nn.BatchNorm2d and (norm.training or not norm.track_running_stats) and single(x, 1):
+        return normalise(norm, x.movedim(1, -1), None).movedim(-1, 1)
+    normalised: Tensor = norm(x)
+    return normalised
 
 
 def normalise(
-    norm: nn.modules.batchnorm._BatchNorm,
+    norm: BatchNorm,
     x: Float[Tensor, "B *N C"],
     mask: Bool[Tensor, "B *N"] | None,
     total: Callable[[Tensor], Tensor] = lambda own: own,
@@ -64,11 +78,12 @@ def normalise(
     if norm.track_running_stats and norm.running_mean is not None and norm.running_var is not None:
         if norm.num_batches_tracked is not None:
             norm.num_batches_tracked.add_(1)
-        # A batch without a real position says nothing about the data; torch's running variance is unbiased.
-        momentum = (count > 0).to(mean.dtype) * _momentum(norm)
+        # A batch without a real position says nothing about the data, one of a single position nothing about the
+        # variance; torch's running variance is unbiased.
         unbiased = variance.detach() * count / (count - 1).clamp_min(1)
-        norm.running_mean.lerp_(mean.detach().to(norm.running_mean.dtype), momentum.to(norm.running_mean.dtype))
-        norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), momentum.to(norm.running_var.dtype))
+        for running, found, least in ((norm.running_mean, mean.detach(), 1), (norm.running_var, unbiased, 2)):
+            momentum = (count >= least).to(running.dtype) * _momentum(norm)
+            running.lerp_(found.to(running.dtype), momentum)
     scale = (variance + norm.eps).rsqrt()
     if norm.weight is not None:
         scale = scale * norm.weight
@@ -91,7 +106,7 @@ def _statistics(
         mean = wide.sum(axes) / own.clamp_min(1)
         variance = torch.where(real, wide - mean, 0).square().sum(axes) / own.clamp_min(1)
     else:  # nothing as large as x is kept for the backward pass
-        own = torch.tensor(x[..., 0].numel(), dtype=wide.dtype, device=x.device)
+        own = wide.new_full((), x[..., 0].numel())  # filled on the device, which is not waited for
         empty = wide.sum(axes)  # a part may have no positions, and has its part in the backward pass
         variance, mean = torch.var_mean(wide, axes, correction=0) if x.numel() else (empty, empty)
     sums = total(torch.cat([mean * own, own[None]]))  # (C + 1,)
@@ -100,7 +115,7 @@ def _statistics(
     return count, whole, total((variance + (mean - whole).square()) * own) / count.clamp_min(1)
 
 
-def _momentum(norm: nn.modules.batchnorm._BatchNorm) -> float:
+def _momentum(norm: BatchNorm) -> float:
     if norm.momentum is not None:
         return norm.momentum
     return 1.0 / float(norm.num_batches_tracked) if norm.num_batches_tracked is not None else 0.0
@@ -128,6 +143,53 @@ class NoNorm(nn.Identity):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return x."""
         return x
+
+
+def default_norm(norm: str | None, causal: bool) -> str:
+    """The norm that is meant by None: "batch", but "rms" where batch statistics would average over the future."""
+    if norm is None:
+        return "rms" if causal else "batch"
+    return norm
+
+
+def warn_of_batch(norm: str | None, causal: bool) -> None:
+    """Warn of batch norms in what is to be causal."""
+    if causal and norm == "batch":
+        warnings.warn(
+            "norm='batch' (or block_norm) with causal=True: in training, batch statistics average over all positions, "
+            "so that outputs depend on later ones; they are causal in evaluation mode only. Use 'rms' or 'layer'",
+            stacklevel=3,
+        )
+
+
+def adopt_batch_norms(module: nn.Module, weights: Collection[str], prefix: str = "", *, quiet: bool = False) -> None:
+    """Put batch norms in place of those norms that causal layers have by default where weights are of batch norms.
+
+    "batch" was once the default of causal layers too. Loading a state dict does this by itself.
+
+    Args:
+        module: with causal layers in it, or one itself.
+        weights: names of a state dict.
+        prefix: of the module's own among them.
+        quiet: without the warning that they are.
+    """
+    adopted = False
+    for path, owner in module.named_modules():
+        for name in getattr(owner, "default_norms", ()):
+            norm = getattr(owner, name)
+            place = ".".join(filter(None, (path, name, "running_mean")))
+            if isinstance(norm, RMSNorm) and f"{prefix}{place}" in weights:
+                like = norm.weight
+                batch = MaskedBatchNorm(like.shape[0], device=like.device, dtype=like.dtype)
+                setattr(owner, name, batch.train(norm.training))
+                adopted = True
+    if adopted and not quiet:
+        warnings.warn(
+            "the weights are of causal layers with batch norms, once their default, which are kept: in training, batch "
+            "statistics average over later positions. Give norm='batch' to say so, or train "
+            "anew with the default, 'rms'",
+            stacklevel=3,
+        )
 
 
 def make_norm(norm: str, dim: int) -> nn.Module:

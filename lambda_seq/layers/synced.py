@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, distributed, nn
 
-from lambda_seq.layers.norm import MaskedBatchNorm, normalise
+from lambda_seq.layers.norm import BatchNorm, MaskedBatchNorm, adopt_batch_norms, normalise
 
 
 class SyncedMaskedBatchNorm(MaskedBatchNorm):
-    """`MaskedBatchNorm` that counts the real positions of all processes."""
+    """`MaskedBatchNorm` that counts the real positions of all processes, or of those of `process_group`."""
+
+    process_group: distributed.ProcessGroup | None = None
 
     def forward(self, x: Float[Tensor, "B *N C"], mask: Bool[Tensor, "B *N"] | None = None) -> Float[Tensor, "B *N C"]:
         """Normalise x; processes may have other B, other N and another number of real positions."""
         if not self.training and self.track_running_stats:
             return super().forward(x, mask)
-        return normalise(self, x, mask, total)
+        return normalise(self, x, mask, partial(total, group=self.process_group))
 
 
 class SyncedBatchNorm2d(nn.BatchNorm2d):
@@ -48,7 +54,7 @@ def synchronise(module: nn.Module) -> nn.Module:
         # The class alone is exchanged, as `fully_shard` does: no reference, hook or memory format is lost.
         if type(norm) in SYNCED:
             norm.__class__ = SYNCED[type(norm)]
-        elif isinstance(norm, nn.modules.batchnorm._BatchNorm) and type(norm) not in SYNCED.values():
+        elif isinstance(norm, BatchNorm) and type(norm) not in SYNCED.values():
             raise TypeError(
                 f"{name} is a {type(norm).__name__}: expected {', '.join(kind.__name__ for kind in SYNCED)}"
             )
@@ -64,11 +70,40 @@ def separate(module: nn.Module) -> nn.Module:
     return module
 
 
-def total(own: Tensor) -> Tensor:
-    """The sum of a tensor over all processes, which all have to ask for; one process alone has it already."""
+class NormOwner(nn.Module):
+    """A module whose norms take masks, and still do once torch has exchanged them.
+
+    `nn.SyncBatchNorm.convert_sync_batchnorm(model)` puts a `torch.nn.SyncBatchNorm`, which knows no masks and has its
+    channels second, in the place of each batch norm. Here that becomes a `SyncedMaskedBatchNorm` of the same weights.
+
+    Attributes:
+        default_norms: names of the norms that nobody chose, of which `adopt_batch_norms` may take other ones.
+    """
+
+    default_norms: tuple[str, ...] = ()
+
+    def add_module(self, name: str, module: nn.Module | None) -> None:
+        """Add a child, as `torch.nn.Module.add_module` does."""
+        if isinstance(module, nn.SyncBatchNorm) and isinstance(getattr(self, name, None), MaskedBatchNorm):
+            module.__class__ = SyncedMaskedBatchNorm  # type: ignore[assignment]
+        super().add_module(name, module)
+
+    # Private to torch, and where its own batch norms upgrade old states: a hook would have to be registered with each
+    # module, and to go with its copies.
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *options: Any) -> None:
+        if self.default_norms:
+            adopt_batch_norms(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *options)
+
+
+def total(own: Tensor, group: distributed.ProcessGroup | None = None) -> Tensor:
+    """The sum of a tensor over the processes of a group, None for all, which all have to ask for.
+
+    One process alone has it already.
+    """
     if not distributed.is_available() or not distributed.is_initialized():
         return own
-    found: Tensor = _Total.apply(own)
+    found: Tensor = _Total.apply(own, group)
     return found
 
 
@@ -76,11 +111,15 @@ class _Total(torch.autograd.Function):
     """The sum over processes. What it does to each loss counts, so that gradients are summed over processes, too."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, own: Tensor) -> Tensor:
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx, own: Tensor, group: distributed.ProcessGroup | None
+    ) -> Tensor:
+        ctx.group = group  # type: ignore[attr-defined]
         found = own.clone(memory_format=torch.contiguous_format)
-        distributed.all_reduce(found)
+        distributed.all_reduce(found, group=group)
         return found
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> Tensor:
-        return _Total.forward(ctx, gradients[0])
+    def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> tuple[Tensor, None]:
+        group = ctx.group  # type: ignore[attr-defined]
+        return _Total.forward(ctx, gradients[0], group), None

@@ -8,10 +8,14 @@ from hypothesis import strategies as st
 
 from lambda_seq import LambdaLayer1d, LambdaLayer2d
 from lambda_seq import functional as LF
+from lambda_seq.layers.biased import BiasedLambdaLayer2d
 
 properties = settings(
     max_examples=15, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
+
+
+LEAKS = pytest.mark.filterwarnings("ignore:norm='batch'")  # which causal layers say of it
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +41,43 @@ def test_is_the_equation_in_the_docstring():
     key = (x @ keys.T).view(2, 9, 2, 3).transpose(1, 2)
     expected = LF.lambda_layer(query, key, value, layer.position.weight, algorithm="naive")
     torch.testing.assert_close(layer(x), expected.transpose(1, 2).flatten(2))
+
+
+@LEAKS
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("norm", ["batch", "layer", "rms", "none"])
+def test_a_bias_of_queries_is_a_static_convolution(norm, causal):
+    options = {"heads": 2, "dim_key": 3, "scope": 5, "content": False, "norm": norm, "causal": causal}
+    layer = LambdaLayer1d(8, query_bias=1.0, **options).double().eval()
+    bias = layer.norm_query.bias if norm in ("batch", "layer") else layer.query_bias
+    x = torch.randn(2, 9, 8, dtype=torch.float64)
+    with torch.no_grad():
+        layer.project.weight[:6] = 0  # no product with the input
+    values = layer.norm_value(x @ layer.project.weight[6:].T)  # (B, N, V)
+    kernels = torch.einsum("hk,kr->hr", bias.view(2, 3), layer.position.weight[0])
+    padded = torch.nn.functional.pad(values, (0, 0, 4 if causal else 2, 0 if causal else 2))
+    expected = torch.einsum("hr,bnvr->bnhv", kernels, padded.unfold(1, 5, 1)).flatten(2)
+    torch.testing.assert_close(layer(x), expected)
+    without = LambdaLayer1d(8, **options)
+    names = set(layer.state_dict()) - set(without.state_dict())
+    assert names == (set() if norm in ("batch", "layer") else {"query_bias"})
+
+
+@LEAKS
+@pytest.mark.parametrize(("norm", "std"), [("batch", 0.5), ("layer", 0.5), ("rms", 0.5), ("none", 0.125)])
+def test_a_bias_of_queries_has_their_spread(norm, std):
+    torch.manual_seed(1)
+    plain = LambdaLayer2d(32, heads=8, dim_key=16, scope=3, norm=norm)
+    torch.manual_seed(1)
+    layer = LambdaLayer2d(32, heads=8, dim_key=16, scope=3, norm=norm, query_bias=0.5)
+    bias = layer.norm_query.bias if norm in ("batch", "layer") else layer.query_bias
+    assert bias.std().item() == pytest.approx(std, rel=0.25)
+    for name, tensor in plain.state_dict().items():
+        if name != "norm_query.bias":
+            assert torch.equal(layer.state_dict()[name], tensor), name  # all else is drawn as without
+    x = torch.randn(2, 32, 5, 6, requires_grad=True)
+    layer(x).square().sum().backward()
+    assert bias.grad.any()
 
 
 def test_paper_initialisation_of_the_projections():
@@ -89,6 +130,7 @@ def test_a_sequence_is_an_image_of_height_one():
     torch.testing.assert_close(image(x.mT.unsqueeze(2)).squeeze(2).mT, line(x))
 
 
+@LEAKS
 @properties
 @given(
     length=st.integers(2, 12),
@@ -135,6 +177,38 @@ def test_global_scope_takes_shorter_inputs():
     assert layer(torch.randn(2, 8, 6, 4)).shape == (2, 8, 6, 4)
 
 
+@pytest.mark.parametrize(
+    ("build", "shape"),
+    [
+        (lambda: LambdaLayer1d(8, scope=7, dim_intra=2, position_dropout=0.4), (2, 9, 8)),
+        (lambda: LambdaLayer1d(8, scope=None, position="exponential", causal=True, position_dropout=0.4), (2, 9, 8)),
+        (lambda: LambdaLayer2d(8, scope=(3, 5), position_dropout=0.4), (2, 8, 6, 7)),
+        (lambda: BiasedLambdaLayer2d(8, scope=(3, 5), position_dropout=0.4), (2, 8, 6, 7)),
+    ],
+)
+def test_whole_offsets_are_dropped_in_training(build, shape, monkeypatch):
+    layer, seen = build(), []
+    offset = layer.position(shape[1:-1] if len(shape) == 3 else shape[2:])
+    whole = LF.lambda_layer
+
+    def traced(query, key, value, embedding, **options):
+        seen.append(embedding.detach())
+        return whole(query, key, value, embedding, **options)
+
+    monkeypatch.setattr(LF, "lambda_layer", traced)
+    for _ in range(60):
+        layer(torch.randn(shape))
+    rates = []
+    for embedding in seen:
+        kept = (embedding != 0).all(0).all(0)
+        assert torch.equal(kept, (embedding != 0).any(0).any(0))  # all depths of an offset, or none
+        torch.testing.assert_close(embedding, offset * kept / 0.6)
+        rates.append(1 - kept.double().mean())
+    assert torch.stack(rates).mean().item() == pytest.approx(0.4, abs=0.08)
+    layer.eval()(torch.randn(shape))
+    assert torch.equal(seen[-1], offset)
+
+
 def test_a_position_module_can_be_shared():
     first = LambdaLayer1d(8, scope=5)
     second = LambdaLayer1d(8, position=first.position)
@@ -154,6 +228,13 @@ def test_a_position_module_can_be_shared():
         ({"key_norm": "sum"}, "key_norm='sum': expected one of 'softmax', 'l2', 'none'"),
         ({"query_norm": "l2"}, "query_norm='l2': expected one of 'none', 'softmax'"),
         ({"norm": "group"}, "norm='group': expected one of"),
+        ({"query_bias": -1.0}, "query_bias=-1.0: expected a number of at least 0"),
+        ({"query_bias": float("nan")}, "query_bias=nan: expected a number"),
+        ({"position_dropout": 1.0}, "position_dropout=1.0: expected a rate"),
+        (
+            {"position_dropout": 0.1, "position": False},
+            "position_dropout=0.1 with position=False: there are no offsets",
+        ),
         ({"init": "ones"}, "init='ones': expected one of 'scaled', 'paper'"),
         ({"algorithm": "fast"}, "algorithm='fast': expected one of 'auto'"),
     ],
@@ -220,6 +301,8 @@ class Unbounded(torch.nn.Module):
         {"position": "exponential", "scope": None},
         {"position": "exponential", "scope": None, "content": False},
         {"position": Unbounded()},
+        {"scope": 6, "query_bias": 1.0},
+        {"position": "exponential", "scope": None, "query_bias": 0.5, "norm": "layer", "query_norm": "softmax"},
     ],
 )
 def test_step_equals_forward(options):
@@ -239,7 +322,8 @@ def test_step_equals_forward(options):
 def test_steps_that_cannot_be():
     with pytest.raises(ValueError, match="causal=False: only a causal layer streams"):
         LambdaLayer1d(8).init_state(2)
-    layer = LambdaLayer1d(8, causal=True, scope=None, max_length=4)
+    with pytest.warns(UserWarning, match="norm='batch'.* with causal=True: in training, .*'rms' or 'layer'"):
+        layer = LambdaLayer1d(8, causal=True, scope=None, max_length=4, norm="batch")
     with pytest.raises(ValueError, match=r"norm='batch' in training mode.*call eval\(\)"):
         layer.init_state(2)
     layer.eval()
@@ -270,6 +354,7 @@ def apart(x):
     return batch, mask
 
 
+@LEAKS
 @pytest.mark.parametrize("norm", ["batch", "layer", "rms", "none"])
 @pytest.mark.parametrize(
     "options",
@@ -325,3 +410,8 @@ def test_documents_that_do_not_fit():
         layer(x, None, torch.zeros(1, 8, dtype=torch.int64))
     with pytest.raises(TypeError, match=r"documents is torch.float32: expected integer ids"):
         layer(x, None, torch.zeros(1, 9))
+
+
+def test_images_have_no_documents():
+    with pytest.raises(ValueError, match="documents: only rows of sequences hold several, images do not; leave it out"):
+        LambdaLayer2d(8)(torch.randn(1, 8, 3, 3), None, torch.zeros(1, 3, dtype=torch.long))

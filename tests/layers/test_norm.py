@@ -2,7 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from lambda_seq.layers import MaskedBatchNorm, make_norm
+from lambda_seq import LambdaLayer1d, LambdaLayer2d, create_model
+from lambda_seq.layers import MaskedBatchNorm, make_norm, synchronise
+from lambda_seq.layers.norm import normalise_pictures
 
 
 @pytest.fixture(autouse=True)
@@ -71,3 +73,82 @@ def test_all_norms_take_a_mask(kind):
 def test_unknown_norm():
     with pytest.raises(ValueError, match="norm='group': expected one of 'batch', 'layer', 'rms', 'none'"):
         make_norm("group", 6)
+
+
+# One value per channel
+
+
+@pytest.mark.parametrize("synced", [False, True])
+@pytest.mark.parametrize("options", [{}, {"momentum": None}, {"affine": False}, {"track_running_stats": False}])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 1, 1)])
+def test_a_single_position_is_its_own_mean(shape, options, synced):
+    plain, masked = (MaskedBatchNorm(6, **options) for _ in range(2))
+    for norm in (plain, masked):
+        if options.get("affine", True):
+            nn.init.constant_(norm.bias, 0.5)
+        if norm.running_mean is not None:
+            nn.init.constant_(norm.running_mean, 2.0)
+        synchronise(norm) if synced else None
+    x = torch.randn(*shape, 6, requires_grad=True)
+    first, second = plain(x), masked(x, torch.ones(shape, dtype=torch.bool))
+    assert torch.equal(first, second)
+    torch.testing.assert_close(first, torch.full_like(first, 0.5 if options.get("affine", True) else 0.0))
+    first.square().sum().backward()
+    assert x.grad.isfinite().all()
+    for name, buffer in plain.state_dict().items():
+        assert torch.equal(buffer, masked.state_dict()[name])
+        assert buffer.isfinite().all(), name
+    if plain.running_mean is not None:
+        share = 0.1 if options.get("momentum", 0.1) else 1.0
+        torch.testing.assert_close(plain.running_mean, (1 - share) * 2.0 + share * x.detach().flatten())
+        assert torch.equal(plain.running_var, torch.ones(6))  # one value says nothing of a variance
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (0,), (3, 0)])
+def test_no_position_at_all_teaches_nothing(shape):
+    norm = MaskedBatchNorm(6)
+    assert norm(torch.randn(*shape, 6)).shape == (*shape, 6)
+    assert torch.equal(norm.running_mean, torch.zeros(6))
+    assert torch.equal(norm.running_var, torch.ones(6))
+
+
+def test_one_real_position_of_many():
+    norm, x = MaskedBatchNorm(6), torch.randn(2, 4, 6)
+    mask = torch.zeros(2, 4, dtype=torch.bool)
+    mask[1, 2] = True
+    assert norm(x, mask).isfinite().all()
+    torch.testing.assert_close(norm.running_mean, 0.1 * x[1, 2])
+    assert torch.equal(norm.running_var, torch.ones(6))
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [
+        (LambdaLayer1d(8, heads=2, scope=5), (1, 1, 8)),
+        (LambdaLayer2d(8, heads=2, scope=5), (1, 8, 1, 1)),
+        (create_model("lambda_encoder_tiny", stem="features", block_norm="batch"), (1, 1, 1)),
+        (create_model("lambda_encoder_tiny", stem="waveform", block_norm="batch"), (1, 5)),
+        (create_model("lambda_resnet_tiny"), (1, 3, 1, 1)),
+        (create_model("lambda_resnet_tiny", placement="C", se=0.5, stem="imagenet"), (1, 3, 2, 2)),
+        (create_model("lambda_resnet_tiny", stem="resnet_d"), (1, 3, 4, 4)),
+        (create_model("lambda_resnet26t", width=8), (1, 3, 5, 3)),
+    ],
+    ids=lambda given: type(given).__name__ if isinstance(given, nn.Module) else str(given),
+)
+def test_networks_train_on_one_value_per_channel(model, shape):
+    x = torch.randn(shape)
+    for _ in range(2):
+        model.train()(x).sum().backward()
+    assert all(buffer.isfinite().all() for buffer in model.buffers())
+    assert all(one.grad is None or one.grad.isfinite().all() for one in model.parameters())
+    assert model.eval()(x).isfinite().all()
+    assert any(int(buffer) == 2 for name, buffer in model.named_buffers() if name.endswith("num_batches_tracked"))
+
+
+def test_pictures_as_torch_normalises_them():
+    ours, theirs = nn.BatchNorm2d(6), nn.BatchNorm2d(6)
+    for shape in ((2, 6, 3, 3), (1, 6, 1, 2), (2, 6, 1, 1)):
+        x = torch.randn(shape)
+        assert torch.equal(normalise_pictures(ours, x), theirs(x))
+    for name, buffer in theirs.state_dict().items():
+        assert torch.equal(ours.state_dict()[name], buffer)

@@ -1,10 +1,16 @@
 """Batch norms of several processes are those of one that has all rows."""
 
+import copy
+
 import pytest
 import torch
-from torch import distributed, multiprocessing, nn
+from processes import run_together
+from torch import distributed, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from lambda_seq import create_model
 from lambda_seq.layers import LambdaLayer1d, MaskedBatchNorm, separate, synchronise
+from lambda_seq.models.sequence.blocks import LambdaMixing
 
 PROCESSES = 2
 LENGTHS = (3, 9, 5, 0)  # of the rows; the last process has one without a real position
@@ -37,23 +43,20 @@ def picture(x):
     return x.view(4, 3, 3, 6).movedim(-1, 1)  # (B, C, H, W)
 
 
-def worker(rank, folder):
-    distributed.init_process_group("gloo", f"file://{folder}/meeting", world_size=PROCESSES, rank=rank)
+def worker():
     x, mask, gradient = parts()
+    rank = distributed.get_rank()
     rows = slice(2 * rank, 2 * rank + 2)
     masked, pictures = map(synchronise, norms())
-    found = {
+    return {
         "masked": answers(masked, x[rows], gradient[rows], mask[rows]),
         "whole": answers(masked, x[rows], gradient[rows]),
         "pictures": answers(pictures, picture(x)[rows], picture(gradient)[rows]),
     }
-    torch.save(found, f"{folder}/{rank}.pt")
-    distributed.destroy_process_group()
 
 
-def test_forward_gradients_and_running_statistics(tmp_path):
-    multiprocessing.spawn(worker, (tmp_path,), nprocs=PROCESSES)
-    found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(PROCESSES)]
+def test_forward_gradients_and_running_statistics():
+    found = run_together(PROCESSES, worker)
     x, mask, gradient = parts()
     masked, pictures = norms()
     expected = {
@@ -88,3 +91,56 @@ def test_one_process_alone_computes_the_same_and_goes_back():
 def test_an_unknown_batch_norm_is_named():
     with pytest.raises(TypeError, match="0 is a BatchNorm3d: expected MaskedBatchNorm, BatchNorm2d"):
         synchronise(nn.Sequential(nn.BatchNorm3d(2)))
+
+
+# What torch's own conversion leaves of models
+
+
+@pytest.mark.parametrize(
+    ("model", "x"),
+    [
+        (LambdaLayer1d(6, heads=2, scope=3), torch.randn(4, 9, 6)),
+        (LambdaMixing(LambdaLayer1d(6, heads=2, scope=3)), torch.randn(4, 9, 6)),
+        (create_model("lambda_encoder_tiny", block_norm="batch", strides=(2,)), torch.randint(257, (4, 9))),
+        (create_model("lambda_encoder_tiny", block_norm="batch", stem="features"), torch.randn(4, 9, 1)),
+    ],
+    ids=lambda given: type(given).__name__,
+)
+def test_torchs_conversion_keeps_masks(model, x):
+    mask = torch.arange(9) < torch.tensor(LENGTHS)[:, None]
+    expected = copy.deepcopy(model)
+    converted = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    assert not any(type(module) in (nn.SyncBatchNorm, MaskedBatchNorm) for module in converted.modules())
+    assert converted.state_dict().keys() == expected.state_dict().keys()
+    for _ in range(2):  # in training, and in evaluation with what it has learned
+        found, wanted = converted(x, mask), expected(x, mask)
+        real = mask if found.ndim == 3 and found.shape[1] == 9 else slice(None)
+        torch.testing.assert_close(found[real], wanted[real])
+        converted.eval(), expected.eval()
+    for name, tensor in expected.state_dict().items():
+        torch.testing.assert_close(converted.state_dict()[name], tensor)
+    copy.deepcopy(converted)(x, mask)
+    separate(converted)(x, mask)
+    assert any(type(module) is MaskedBatchNorm for module in converted.modules())
+
+
+def test_torchs_conversion_of_networks_for_pictures():
+    model, x = create_model("lambda_resnet_tiny"), torch.randn(3, 3, 8, 8)
+    expected = copy.deepcopy(model)(x)
+    converted = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    kinds = {type(module).__name__ for module in converted.modules()}
+    assert {"SyncBatchNorm", "SyncedMaskedBatchNorm"} <= kinds
+    torch.testing.assert_close(converted(x), expected)
+
+
+def test_other_tools_for_norms():
+    model = create_model("lambda_resnet_tiny").eval()
+    x = torch.randn(2, 3, 8, 8)
+    convolution, norm, _ = model.stem[0]
+    fused = fuse_conv_bn_eval(convolution, norm)
+    torch.testing.assert_close(fused(x), norm(convolution(x)))
+    seen = []
+    model.apply(lambda module: seen.append(module) if isinstance(module, nn.modules.batchnorm._BatchNorm) else None)
+    assert any(isinstance(module, MaskedBatchNorm) for module in seen)
+    torch.optim.swa_utils.update_bn([x, x + 1], model.train())
+    assert all(int(module.num_batches_tracked) == 2 for module in seen)

@@ -12,14 +12,21 @@ from torch import Tensor, nn
 
 from lambda_seq import functional as LF
 from lambda_seq.functional import exponentials
-from lambda_seq.layers.position import PositionEmbedding, check_max_size
+from lambda_seq.layers import checks
+from lambda_seq.layers.positions.embedding import (
+    check_dims,
+    check_embedding,
+    check_max_size,
+)
+from lambda_seq.layers.positions.kept import KeptPosition
+from lambda_seq.layers.weights import draw, fill
 
 COVERED = {1: 4096, 2: 64}  # greatest time scale at initialisation unless told, by dimensions
 STEEP = 1 / 64  # frequency of a wave across its direction, for one along it
 SLOWEST = 2.0**-30  # smallest rate: |z| < 1 whatever is learned
 
 
-class ExponentialPosition(PositionEmbedding):
+class ExponentialPosition(KeptPosition, kind="exponential"):
     """Sums of decaying exponentials, some of them oscillating, with coefficients of their own for each side.
 
         R[u, k, d] = Σ_s Re c_s[u, k, side(d)] z_s^|d|            z = exp(−rate + i · frequency)
@@ -48,6 +55,9 @@ class ExponentialPosition(PositionEmbedding):
         ValueError: numbers of terms or sizes below 1, a decay that is none.
     """
 
+    summary = "sums of decaying exponentials, global only"
+    takes = ("dims", "max_size", "causal")
+
     def __init__(
         self,
         intra: int,
@@ -61,16 +71,22 @@ class ExponentialPosition(PositionEmbedding):
         decay: float | None = None,
     ) -> None:
         super().__init__()
+        check_embedding(intra, dim_key, causal)
+        check_dims(dims)
+        checks.integers(terms=terms)
         oscillating = terms // 2 if oscillating is None else oscillating
         decay = 2.0 ** (-dims / 2) if decay is None else decay
+        checks.integers(oscillating=oscillating)
+        checks.numbers(decay=decay)
         if terms < 1:
             raise ValueError(f"terms={terms}: expected at least 1 exponential")
         if not 0 <= oscillating <= terms:
             raise ValueError(f"oscillating={oscillating}: expected 0 to terms={terms}, as it counts some of the terms")
         if not 0 < decay <= 1:
             raise ValueError(f"decay={decay}: expected a number above 0 and at most 1; use 0.5")
+        if max_size is not None:
+            check_max_size(max_size)
         self.max_size = (COVERED[dims],) * dims if max_size is None else tuple(max_size)
-        check_max_size(self.max_size)
         self.intra, self.dim_key, self.causal, self.dims, self.decay = intra, dim_key, causal, dims, decay
         self.steady, self.oscillating = terms - oscillating, oscillating
         self.raw_rate = nn.Parameter(torch.empty(dims, terms))
@@ -94,15 +110,15 @@ class ExponentialPosition(PositionEmbedding):
         if self.dims == 2:
             turns = torch.tensor([[STEEP, 1, 1], [1, STEEP, 1]], dtype=share.dtype)  # columns, rows, diagonals
             share = share * turns[:, torch.arange(oscillating) % 3]
-        self.raw_rate.copy_((rates - SLOWEST).expm1().log().to(device))  # softplus backwards
-        self.raw_frequency.copy_(share.logit().to(device))
+        fill(self.raw_rate, (rates - SLOWEST).expm1().log().to(device))  # softplus backwards
+        fill(self.raw_frequency, share.logit().to(device))
         # Σ_d |z|^2d is 1 / (1 − |z|²) for a side; waves of random phase have that variance at each distance
         energy = -1 / torch.expm1(-2 * rates)
         energy = (energy if self.causal else 2 * energy - 1).prod(0)
         amplitude = scales.log2().mean(0).mul(math.log2(self.decay)).exp2()
         amplitude = amplitude / (amplitude.square() @ energy).sqrt()
-        self.scale.copy_(torch.cat([amplitude, amplitude[steady:]]).to(device))
-        nn.init.normal_(self.weight)
+        fill(self.scale, torch.cat([amplitude, amplitude[steady:]]).to(device))
+        draw(self.weight, 1.0)
 
     def forward(self, size: Sequence[int]) -> Float[Tensor, "U K *R"]:
         """The embedding for inputs of this size per dimension, 2N − 1 offsets each (causal: N)."""
@@ -128,8 +144,26 @@ class ExponentialPosition(PositionEmbedding):
         """
         if not self.causal:
             raise ValueError("causal=False: only a causal embedding streams; construct it with causal=True")
+        embedding = super().streaming(1)  # one for all lengths
+        assert isinstance(embedding, LF.Exponentials)
+        return embedding
+
+    def made(self, length: int) -> LF.Exponentials:
+        """The embedding with what one more position does to its sums."""
         rates, frequencies, coefficients = self._terms()
-        return LF.Exponentials(rates[0], frequencies[0], coefficients)
+        return LF.Exponentials(rates[0], frequencies[0], coefficients).prepared()
+
+    def weights_of_stream(self) -> tuple[Tensor, ...]:
+        """What rates, frequencies and coefficients are made of."""
+        return self.raw_rate, self.raw_frequency, self.weight, self.scale
+
+    def blank(self) -> LF.Exponentials | None:
+        """Zeros of the sizes of `streaming`; the weights, which may be spread over processes, are not asked."""
+        if not self.causal:
+            return None
+        zeros = torch.zeros(self.steady + self.oscillating, device=self.weight.device)
+        terms = zeros.new_zeros(self.weight.shape, dtype=self.weight.dtype)
+        return LF.Exponentials(zeros, zeros[: self.oscillating], terms)
 
     def _terms(self) -> tuple[Tensor, Tensor, Tensor]:
         """Rates (dims, P + O) and frequencies (dims, O) in float64, and coefficients (*sides, U, K, S)."""

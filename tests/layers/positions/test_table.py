@@ -59,6 +59,25 @@ def test_errors(options, message):
         RelativePositionTable(1, 4, **options)
 
 
+@pytest.mark.parametrize("kind", [RelativePositionTable, MultiScalePosition, ExponentialPosition])
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"intra": 0}, ValueError, "intra=0: expected at least 1"),
+        ({"dim_key": -1}, ValueError, "dim_key=-1: expected at least 1"),
+        ({"dim_key": 4.0}, TypeError, "dim_key=4.0: expected an integer; use 4"),
+        ({"causal": "yes"}, TypeError, "causal='yes': expected True or False"),
+        ({"max_size": 9}, TypeError, r"max_size=9: expected an integer for each dimension in a tuple; use \(9,\)"),
+        ({"max_size": ()}, TypeError, r"max_size=\(\): expected an integer for each dimension"),
+        ({"max_size": (9.0,)}, TypeError, "max_size=9.0: expected an integer; use 9"),
+    ],
+)
+def test_sizes_of_all_kinds(kind, options, error, message):
+    scope = {} if kind is ExponentialPosition else {"scope": None}
+    with pytest.raises(error, match=message):
+        kind(**{"intra": 1, "dim_key": 4, **scope, **options})
+
+
 def test_reach_is_how_far_a_query_looks_back():
     assert RelativePositionTable(1, 4, scope=(7,)).reach == 3
     assert RelativePositionTable(1, 4, scope=(6,), causal=True).reach == 5

@@ -10,13 +10,21 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lambda_seq.layers.position import PositionEmbedding, check_max_size, check_scope
+from lambda_seq.layers import checks
+from lambda_seq.layers.positions.embedding import (
+    check_dims,
+    check_embedding,
+    check_max_size,
+    check_scope,
+)
+from lambda_seq.layers.positions.kept import KeptPosition
+from lambda_seq.layers.weights import draw
 
 COVERED = {1: 16384, 2: 128}  # positions per dimension that a global embedding covers unless told, by dimensions
 TAPS = {1: 16, 2: 4}  # free weights per side, by dimensions
 
 
-class MultiScalePosition(PositionEmbedding):
+class MultiScalePosition(KeptPosition, kind="multiscale"):
     """Grids of free weights at doubling distances, each scaled down by a decay, and linear in between.
 
         R[u, k, d] = c Σ_i decay^i Σ_j w_i[u, k, j] Λ(d / 2^i − j)        Λ(x) = max(0, 1 − |x|), levels i = 0 … L − 1
@@ -47,6 +55,8 @@ class MultiScalePosition(PositionEmbedding):
         ValueError: an even scope, sizes or taps below 1, a decay that is none.
     """
 
+    summary = "decaying, of few parameters"
+
     def __init__(
         self,
         intra: int,
@@ -60,7 +70,11 @@ class MultiScalePosition(PositionEmbedding):
         decay: float = 0.5,
     ) -> None:
         super().__init__()
+        check_embedding(intra, dim_key, causal)
+        check_dims(dims)
         taps = TAPS[dims] if taps is None else taps
+        checks.integers(taps=taps)
+        checks.numbers(decay=decay)
         if taps < 1:
             raise ValueError(f"taps={taps}: expected at least 1 weight per side; use {TAPS[dims]}")
         if not 0 < decay <= 1:
@@ -69,8 +83,9 @@ class MultiScalePosition(PositionEmbedding):
             check_scope(scope, causal)
             covered = [count if causal else (count + 1) // 2 for count in scope]
         else:
+            if max_size is not None:
+                check_max_size(max_size)
             covered = [COVERED[dims]] * dims if max_size is None else list(max_size)
-            check_max_size(covered)
         levels = max(0, (-(-max(covered) // taps) - 1).bit_length()) + 1  # taps · 2^(levels − 1) ≥ covered
         if scope is None:
             covered = [taps << (levels - 1)] * dims
@@ -93,7 +108,7 @@ class MultiScalePosition(PositionEmbedding):
     def reset_parameters(self) -> None:
         """Draw the weights anew."""
         for weight in self.weights:
-            nn.init.normal_(weight)
+            draw(weight, 1.0)
 
     def forward(self, size: Sequence[int]) -> Float[Tensor, "U K *R"]:
         """The embedding for inputs of this size per dimension, min(reach, N − 1) offsets per side and dimension."""
@@ -110,6 +125,28 @@ class MultiScalePosition(PositionEmbedding):
                 self._crop(embedding, self._knots_of(grid)).add_(grid)  # in place, as the finest grid is as long as R
         assert embedding is not None  # there is at least one level
         return embedding
+
+    def streaming(self, length: int) -> Float[Tensor, "U K R"]:
+        """The embedding for `length` positions, 1D; made anew only if the weights have changed, or for many more."""
+        taps = min(self.reaches[0] + 1, length)
+        embedding = super().streaming(taps)
+        assert isinstance(embedding, Tensor)
+        return embedding[..., embedding.shape[-1] - taps :]
+
+    def made(self, length: int) -> Float[Tensor, "U K R"]:
+        """The embedding for so many positions."""
+        return self((length,))
+
+    def covered(self, length: int) -> int:
+        """As many positions as a stream reaches by the time that it is twice as long."""
+        return min(2 * length, self.reaches[0] + 1)
+
+    def weights_of_stream(self) -> tuple[Tensor, ...]:
+        """The grids."""
+        return tuple(self.weights)
+
+    def blank(self) -> None:
+        """None: these are no sums of exponentials."""
 
     def _knots_of(self, grid: Tensor) -> list[int]:
         """Knots per side and dimension, beyond that of offset 0."""

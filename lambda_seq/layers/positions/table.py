@@ -1,4 +1,4 @@
-"""Relative position embeddings: what a position lambda multiplies the values with, by context offset."""
+"""A free position embedding for each context offset: the table of the paper, and its resizing."""
 
 from __future__ import annotations
 
@@ -9,41 +9,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lambda_seq import functional as LF
-from lambda_seq.layers.resizing import resize_table
-
-INITS = ("scaled", "paper")
-
-
-class PositionEmbedding(nn.Module):
-    """R[u, k, m − n]: what a position lambda multiplies the values with, by context offset. Derive own ones from it.
-
-    Attributes:
-        reach: positions that a query looks back, beyond itself; None for all of them. Streaming keeps as many values.
-        causal: offsets end at 0 (1D).
-    """
-
-    reach: int | None = None
-    causal: bool = False
-
-    def forward(self, size: Sequence[int]) -> Float[Tensor, "U K *R"]:
-        """The embedding for inputs of this size per dimension.
-
-        The value at an offset is the same for all sizes; offsets that no pair of positions has may be left out. R is
-        odd and offset 0 in its middle; causal: offset 0 is the last.
-        """
-        raise NotImplementedError(f"{type(self).__name__} has no forward(size): define it to return (U, K, *R)")
-
-    def streaming(self, length: int) -> Float[Tensor, "U K R"] | LF.Exponentials:
-        """What `functional.stream` needs of a causal embedding after `length` positions, 1D."""
-        embedding: Tensor = self((length,))
-        return embedding
-
-    def resize(self, max_size: Sequence[int]) -> None:
-        """Cover inputs up to this size per dimension. Nothing changes where any size is covered already."""
+from lambda_seq.functional.problem import clip, origin
+from lambda_seq.layers.positions.embedding import (
+    PositionEmbedding,
+    check_embedding,
+    check_init,
+    check_max_size,
+    check_scope,
+    plain,
+)
+from lambda_seq.layers.positions.resizing import resize_table
+from lambda_seq.layers.weights import draw
 
 
-class RelativePositionTable(PositionEmbedding):
+class RelativePositionTable(PositionEmbedding, kind="table"):
     """A free embedding for each context offset m − n: R[u, k, m − n], the embedding of the paper.
 
     Local: `scope` offsets per dimension, centred on 0 (causal: ending at 0). Global: one for each offset that inputs up
@@ -65,6 +44,9 @@ class RelativePositionTable(PositionEmbedding):
         ValueError: an even scope, a global scope without a largest size, an unknown init.
     """
 
+    summary = "free at each offset"
+    takes = ("scope", "max_size", "causal", "init")
+    sized = True
     density: bool = True
 
     def __init__(
@@ -78,6 +60,7 @@ class RelativePositionTable(PositionEmbedding):
         init: str = "scaled",
     ) -> None:
         super().__init__()
+        check_embedding(intra, dim_key, causal)
         check_init(init)
         if scope is not None:
             check_scope(scope, causal)
@@ -103,7 +86,7 @@ class RelativePositionTable(PositionEmbedding):
 
     def reset_parameters(self) -> None:
         """Draw the table anew."""
-        nn.init.normal_(self.weight, std=self.std)
+        draw(self.weight, self.std)
 
     def forward(self, size: Sequence[int]) -> Float[Tensor, "U K *R"]:
         """The embedding for inputs of this size per dimension.
@@ -119,13 +102,7 @@ class RelativePositionTable(PositionEmbedding):
                         f"construct the layer with {'max_length' if len(size) == 1 else 'max_size'}={plain(size)}, "
                         "call resize, or use a local scope"
                     )
-        embedding: Tensor = self.weight
-        for axis, length in enumerate(size):
-            taps = self.taps[axis]
-            keep = min(taps, length if self.causal else 2 * length - 1)
-            # Offsets that no pair of positions has are left out; offset 0 stays in the middle (causal: at the end).
-            embedding = embedding.narrow(2 + axis, taps - keep if self.causal else (taps - keep) // 2, keep)
-        return embedding
+        return clip(self.weight, origin(self.taps, self.causal), size)[0]
 
     def resize(self, max_size: Sequence[int]) -> None:
         """Make a global table cover inputs of this size, its offsets rescaled by `resize_table`; a local one stays.
@@ -176,30 +153,3 @@ def resize_positions(state_dict: dict[str, Tensor], model: nn.Module) -> dict[st
             old = [(offsets if module.causal else (offsets + 1) // 2) for offsets in found.shape[2:]]
             resized[key] = resize_table(found, old, module.max_size, causal=module.causal, density=module.density)
     return resized
-
-
-def check_init(init: str) -> None:
-    """Raise ValueError unless this is an initialisation of tables."""
-    if init not in INITS:
-        raise ValueError(f"init={init!r}: expected one of {', '.join(map(repr, INITS))}")
-
-
-def check_scope(scope: Sequence[int], causal: bool) -> None:
-    """Raise ValueError unless a local scope has a middle (causal: a position)."""
-    for taps in scope:
-        if taps < 1 or (not causal and taps % 2 == 0):
-            raise ValueError(
-                f"scope={plain(scope)}: expected an odd number of positions, centred on the query; "
-                f"use {taps - 1 if taps > 1 else 1} or {taps + 1}"
-            )
-
-
-def check_max_size(max_size: Sequence[int]) -> None:
-    """Raise ValueError unless the largest input has positions."""
-    if min(max_size) < 1:
-        raise ValueError(f"max_size={plain(max_size)}: expected at least one position per dimension")
-
-
-def plain(size: Sequence[int]) -> str:
-    """(5,) -> '5', (5, 7) -> '(5, 7)': sizes as the user gave them."""
-    return str(size[0]) if len(size) == 1 else str(tuple(size))
