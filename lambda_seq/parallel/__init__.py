@@ -8,7 +8,7 @@
 
 Lambda layers need little of each other's positions: k · v numbers of the content lambda, and the values within a local
 scope, whatever the length. Outputs, gradients and statistics are those of one process that has it all. Rows may hold
-several documents where layers are causal: each process is given its chunk of their ids, by `shard_sequence` as well.
+several documents: each process is given its chunk of their ids, by `shard_sequence` as well.
 """
 
 from lambda_seq.parallel.collectives import Traffic, count_traffic
@@ -16,6 +16,7 @@ from lambda_seq.parallel.sequence import (
     DATA,
     SEQUENCE,
     average_gradients,
+    chunk_for,
     gather_sequence,
     make_mesh,
     parallelize,
@@ -24,15 +25,16 @@ from lambda_seq.parallel.sequence import (
     shard_sequence,
     sum_over_sequence,
 )
-from lambda_seq.parallel.shard import EXCHANGES, Shard, lambda_layer
+from lambda_seq.parallel.sharded import EXCHANGES, ShardedContext, lambda_layer
 
 __all__ = [
     "DATA",
     "EXCHANGES",
     "SEQUENCE",
-    "Shard",
+    "ShardedContext",
     "Traffic",
     "average_gradients",
+    "chunk_for",
     "count_traffic",
     "gather_sequence",
     "lambda_layer",

@@ -130,14 +130,6 @@ def gathered(x: Float[Tensor, "*A"], group: dist.ProcessGroup) -> Float[Tensor, 
     return _Gathered.apply(x, group)
 
 
-def first(x: Tensor, group: dist.ProcessGroup) -> Tensor:
-    """The first process's tensor, on each of them; without a gradient."""
-    x = x.detach().clone(memory_format=torch.contiguous_format)
-    _count("broadcast", x.nbytes if group.rank() + 1 < group.size() else 0)
-    dist.broadcast(x, group=group, group_src=0)
-    return x
-
-
 def exchanged(pieces: Sequence[Tensor], shapes: Sequence[tuple[int, ...]], group: dist.ProcessGroup) -> list[Tensor]:
     """Send a piece to each process, and receive one of each.
 

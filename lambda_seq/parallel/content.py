@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from lambda_seq.functional.content import apply
-from lambda_seq.functional.naive import inverse_root
+from lambda_seq.functional.chunks import finite
+from lambda_seq.functional.content import apply, content_lambda, hide, summary
 from lambda_seq.functional.operators import without_autocast
+from lambda_seq.functional.packing import Bucket
 from lambda_seq.functional.scan import ScanState, scan
 from lambda_seq.parallel import collectives
 from lambda_seq.parallel.packing import SplitPacking
@@ -32,23 +33,22 @@ def content(
 ) -> Float[Tensor, "B H N V"]:
     """Content part of this chunk's output, added to the position part; `value` is zero at masked positions already.
 
-    Packed documents, each as if it stood alone, if causal.
+    Packed documents, each as if it stood alone.
     """
-    key = _shown(key, mask, key_norm)
+    key = key if mask is None else hide(key, mask, key_norm)
     wide = torch.promote_types(query.dtype, torch.float32)
     with without_autocast(query.device):
-        last = key if packing is None else _shown(key, packing.in_tail, key_norm)  # what later chunks see
-        sums, norm, top = summary(last.to(wide), value.to(wide), key_norm)
+        if packing is not None and not causal:
+            output = _documents(query, key, value, key_norm, group, packing)
+            return output if position is None else output + position
+        last = key if packing is None else hide(key, packing.in_tail, key_norm)  # what later chunks see
+        own = summary(last.to(wide), value.to(wide), key_norm)
         if not causal:
-            shrink = (top - _finite(collectives.greatest(top, group))).exp()
-            packed = shrink.unsqueeze(-1) * torch.cat([sums, norm.unsqueeze(-1)], -1)  # (B, U, K, V + 1)
-            sums, norm = collectives.total(packed, group).split((value.shape[-1], 1), -1)
-            lambdas = (sums * _scale(norm, key_norm)).sum(1)  # (B, K, V)
             beside = None if position is None else position.unsqueeze(2)
-            return apply(query.unsqueeze(2), lambdas, beside).squeeze(2)
-        before = earlier(sums, norm, top, group, None if packing is None else packing.linked)
+            return apply(query.unsqueeze(2), content_lambda(everywhere(own, group), key_norm), beside).squeeze(2)
+        before = earlier(own, group, None if packing is None else packing.linked)
         if packing is None:
-            output = _scan(query, key, value, key_norm, before)
+            output, _ = scan(query, key, value, key_norm, before)
         else:
             output = _packed(query, key, value, key_norm, before, packing)
     return output if position is None else output + position
@@ -59,20 +59,59 @@ def _packed(
 ) -> Float[Tensor, "B H N V"]:
     """A scan of each document, of which a row's first one goes on from `before`."""
     if packing.plain:  # no more than one document in a row, which need not be the one that goes on
-        return _scan(query, key, value, key_norm, _where(packing.head >= 0, before))
-    outputs = []
-    split = (packing.split(tensor.transpose(1, 2)) for tensor in (query, key, value))
-    for *parts, bucket in zip(*split, packing.buckets, strict=True):
-        q, k, v = (part.transpose(1, 2) for part in parts)  # (D', ·, L, ·)
+        return scan(query, key, value, key_norm, _where(packing.head >= 0, before))[0]
+
+    def documents(bucket: Bucket, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         rows = packing.rows[bucket.documents]
-        state = ScanState(*(tensor[rows] for tensor in (before.sums, before.norm, before.top)))
-        state = _where(packing.head[rows] == bucket.documents, state)
-        outputs.append(_scan(q, _shown(k, bucket.mask, key_norm), v, key_norm, state).transpose(1, 2))
-    return packing.merge(outputs).transpose(1, 2)
+        state = _where(packing.head[rows] == bucket.documents, _rows(before, rows))
+        key = key if bucket.mask is None else hide(key, bucket.mask, key_norm)
+        return scan(query, key, value, key_norm, state)[0]
+
+    return packing.map(documents, query, key, value)
 
 
-def _scan(query: Tensor, key: Tensor, value: Tensor, key_norm: str, before: ScanState) -> Tensor:
-    return scan(query.unsqueeze(2), key.unsqueeze(2), value.unsqueeze(2), key_norm, before).squeeze(2)
+def _documents(
+    query: Tensor, key: Tensor, value: Tensor, key_norm: str, group: dist.ProcessGroup, packing: SplitPacking
+) -> Float[Tensor, "B H N V"]:
+    """Each document's lambda, of its positions here and on other processes, read by its queries."""
+    wide = torch.promote_types(query.dtype, torch.float32)
+    ends = (packing.in_head, packing.in_tail & ~packing.in_head)  # of a document that fills the chunk only the head
+    parts = [_pack(summary(hide(key, inside, key_norm).to(wide), value.to(wide), key_norm)) for inside in ends]
+    everyone = collectives.gathered(torch.stack(parts), group).flatten(0, 1)  # (P · 2, B, U, K, V + 2)
+    head, tail = (_together(everyone, linked.flatten(0, 1)) for linked in packing.kin)  # of these, elsewhere
+
+    def read(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, beyond: ScanState) -> Tensor:
+        key = key if mask is None else hide(key, mask, key_norm)
+        both = torch.stack([_pack(summary(key.to(wide), value.to(wide), key_norm)), _pack(beyond)])
+        found = _together(both, both.new_ones(both.shape[:2], dtype=torch.bool))
+        return apply(query.unsqueeze(2), content_lambda(found, key_norm)).squeeze(2)
+
+    if packing.plain:  # no more than one document in a row
+        beyond = _choose(packing.head >= 0, head, _where(packing.tail >= 0, tail))
+        return read(query, key, value, packing.mask, beyond)
+
+    def documents(bucket: Bucket, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        rows = packing.rows[bucket.documents]
+        beyond = _where(packing.tail[rows] == bucket.documents, _rows(tail, rows))
+        beyond = _choose(packing.head[rows] == bucket.documents, _rows(head, rows), beyond)
+        return read(query, key, value, bucket.mask, beyond)
+
+    return packing.map(documents, query, key, value)
+
+
+def _rows(state: ScanState, rows: Int[Tensor, " D"]) -> ScanState:
+    """The state of each document's row."""
+    return ScanState(state.sums[rows], state.norm[rows], state.top[rows])
+
+
+def _choose(first: Bool[Tensor, " D"], state: ScanState, other: ScanState) -> ScanState:
+    """One state or the other."""
+    first = first[:, None, None, None]
+    return ScanState(
+        torch.where(first, state.sums, other.sums),
+        torch.where(first, state.norm, other.norm),
+        torch.where(first, state.top, other.top),
+    )
 
 
 def _where(goes_on: Bool[Tensor, " D"], state: ScanState) -> ScanState:
@@ -83,54 +122,32 @@ def _where(goes_on: Bool[Tensor, " D"], state: ScanState) -> ScanState:
     )
 
 
-def _shown(key: Tensor, mask: Tensor | None, key_norm: str) -> Tensor:
-    """Keys (B, U, N, K) that weigh nothing where the mask (B, N) hides them."""
-    if mask is None:
-        return key
-    return key.masked_fill(~mask[:, None, :, None], -torch.inf if key_norm == "softmax" else 0.0)
+def everywhere(own: ScanState, group: dist.ProcessGroup) -> ScanState:
+    """The summary of the whole sequence, from the one of this chunk."""
+    top = collectives.greatest(own.top, group)
+    packed = (own.top - finite(top)).exp().mT * _pack(own)[..., :-1]  # (B, U, K, V + 1)
+    sums, norm = collectives.total(packed, group).split((own.sums.shape[-1], 1), -1)
+    return ScanState(sums, norm.mT, top)
 
 
-def summary(key: Tensor, value: Tensor, key_norm: str) -> tuple[Tensor, Tensor, Tensor]:
-    """S (B, U, K, V), D (B, U, K) and the maximum (B, U, K) to which a softmax's are relative, of one chunk."""
-    top = key.new_zeros(key.shape[0], key.shape[1], key.shape[3])
-    norm = top
-    if key_norm == "softmax":
-        top = key.detach().amax(2)
-        key = (key - _finite(top).unsqueeze(2)).exp()
-        norm = key.sum(2)
-    elif key_norm == "l2":
-        norm = key.square().sum(2)
-    return key.mT @ value, norm, top
-
-
-def earlier(
-    sums: Tensor,
-    norm: Tensor,
-    top: Tensor,
-    group: dist.ProcessGroup,
-    linked: Bool[Tensor, "P B"] | None = None,
-) -> ScanState:
+def earlier(own: ScanState, group: dist.ProcessGroup, linked: Bool[Tensor, "P B"] | None = None) -> ScanState:
     """What queries of this chunk see of all earlier ones, or those linked with it, from the summary of this one."""
-    packed = torch.cat([sums, norm.unsqueeze(-1), top.unsqueeze(-1)], -1)  # (B, U, K, V + 2)
-    everyone = collectives.gathered(packed, group)  # (P, B, U, K, V + 2)
+    everyone = collectives.gathered(_pack(own), group)  # (P, B, U, K, V + 2)
     if linked is None:
-        linked = (torch.arange(group.size(), device=sums.device) < group.rank())[:, None]
+        linked = (torch.arange(group.size(), device=everyone.device) < group.rank())[:, None]
+    return _together(everyone, linked)
+
+
+def _together(everyone: Float[Tensor, "P B U K V_2"], linked: Bool[Tensor, "P B"]) -> ScanState:
+    """The sum of those summaries that are linked, of which none leaves zeros."""
     # Others count nothing but stay in the graph: all processes take part in its backward pass.
     others = ~linked[:, :, None, None, None]
-    tops = everyone[..., -1].detach().masked_fill(others[..., 0], -torch.inf)  # (P, B, U, K)
+    tops = everyone[..., -1:].detach().masked_fill(others, -torch.inf)  # (P, B, U, K, 1)
     top = tops.amax(0)
-    shrink = (tops - _finite(top)).exp().unsqueeze(-1)
-    total = (everyone[..., :-1].masked_fill(others, 0) * shrink).sum(0)
-    return ScanState(total[..., :-1].contiguous(), total[..., -1].unsqueeze(2), top.unsqueeze(2))
+    total = (everyone[..., :-1].masked_fill(others, 0) * (tops - finite(top)).exp()).sum(0)
+    return ScanState(total[..., :-1].contiguous(), total[..., -1:].mT.contiguous(), top.mT.contiguous())
 
 
-def _finite(top: Tensor) -> Tensor:
-    """Where nothing is visible, any reference will do."""
-    return torch.where(top.isneginf(), 0, top)
-
-
-def _scale(norm: Tensor, key_norm: str) -> Tensor:
-    """1 / d of the whole sequence."""
-    if key_norm == "softmax":
-        return 1 / torch.where(norm > 0, norm, 1)
-    return inverse_root(norm) if key_norm == "l2" else torch.ones_like(norm)
+def _pack(state: ScanState) -> Float[Tensor, "B U K V_2"]:
+    """A summary in one tensor, (B, U, K, V + 2)."""
+    return torch.cat([state.sums, state.norm.mT, state.top.mT], -1)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from lambda_seq.layers import WHOLE, LambdaLayer, LambdaLayer1d, MaskedBatchNorm, Whole
+from lambda_seq.layers import UNSHARDED, LambdaLayer, LambdaLayer1d, MaskedBatchNorm, SequenceContext
+from lambda_seq.layers.norm import BatchNorm
 from lambda_seq.parallel import collectives
 from lambda_seq.parallel.layout import Layout, joined, own_chunk
-from lambda_seq.parallel.shard import Shard
+from lambda_seq.parallel.sharded import ShardedContext
 
 DATA, SEQUENCE = "data", "sequence"
 
@@ -83,6 +84,21 @@ def shard_sequence(x: Tensor, mesh: DeviceMesh, dim: int = 1, *, mesh_dim: str =
     return own_chunk(x, sequence_group(mesh, mesh_dim), dim, multiple)
 
 
+def chunk_for(module: nn.Module, x: Tensor, *, fill: float = 0, multiple: int = 1) -> Tensor:
+    """The positions of whole sequences on which a module works in this process; x itself unless it is parallelized.
+
+    As `shard_sequence`, but sequences that are too short for all processes are lengthened.
+
+    Args:
+        module: after `parallelize`, or not.
+        x: (B, N, …), alike on all processes that share a sequence.
+        fill: what is put behind sequences that have fewer positions, or units of `multiple`, than processes.
+        multiple: product of the strides of the network's stem, `encoder.stem.stride`.
+    """
+    context = getattr(module, "sequence", UNSHARDED)
+    return context.chunk(x, fill, multiple) if isinstance(context, ShardedContext) else x
+
+
 def gather_sequence(x: Tensor, mesh: DeviceMesh, dim: int = 1, *, mesh_dim: str = SEQUENCE) -> Tensor:
     """Whole sequences from chunks of any lengths, on every process; the way back of `shard_sequence`.
 
@@ -127,21 +143,26 @@ def parallelize(module: AnyModule, mesh: DeviceMesh | None, *, mesh_dim: str = S
     Raises:
         ValueError: a module that cannot work on chunks, or what `sequence_group` raises.
     """
-    shards = WHOLE if mesh is None else Shard(sequence_group(mesh, mesh_dim))
-    asking = [child for child in module.modules() if isinstance(getattr(child, "shards", None), Whole)]
+    context = UNSHARDED if mesh is None else ShardedContext(sequence_group(mesh, mesh_dim))
+    asking = _asking(module)
     if not any(isinstance(child, LambdaLayer) for child in asking):
         raise ValueError(f"module is a {type(module).__name__} without a lambda layer: there is nothing to split")
     for name, child in module.named_modules():
         if isinstance(child, LambdaLayer) and not isinstance(child, LambdaLayer1d):
             raise ValueError(f"module has a {type(child).__name__}, {name or 'itself'}: only sequences can be split")
-        if isinstance(child, nn.modules.batchnorm._BatchNorm) and not isinstance(child, MaskedBatchNorm):
+        if isinstance(child, BatchNorm) and not isinstance(child, MaskedBatchNorm):
             raise ValueError(
                 f"module has a {type(child).__name__}, {name}, which would average over a chunk only: use "
                 "lambda_seq.layers.MaskedBatchNorm"
             )
     for child in asking:
-        setattr(child, "shards", shards)  # noqa: B010 (mypy knows attributes of modules as tensors or modules)
+        child.sequence = context
     return module
+
+
+def _asking(module: nn.Module) -> list[Any]:
+    """The modules within that ask for positions of other chunks."""
+    return [child for child in module.modules() if isinstance(getattr(child, "sequence", None), SequenceContext)]
 
 
 @contextmanager
@@ -151,13 +172,13 @@ def sequence_parallel(module: nn.Module, mesh: DeviceMesh, *, mesh_dim: str = SE
     Raises:
         ValueError: as `parallelize`.
     """
-    before = [(child, child.shards) for child in module.modules() if isinstance(getattr(child, "shards", None), Whole)]
+    before = [(child, child.sequence) for child in _asking(module)]
     parallelize(module, mesh, mesh_dim=mesh_dim)
     try:
         yield
     finally:
-        for child, shards in before:
-            setattr(child, "shards", shards)  # noqa: B010
+        for child, context in before:
+            child.sequence = context
 
 
 @torch.no_grad()

@@ -45,6 +45,15 @@ DOCUMENTS = {
     "exponential": {"exponential": True},
     "exponential_masked": {"exponential": True, "masked": True, "intra": 2},
 }
+BOTH_WAYS = {
+    "content": {"scope": None},
+    "l2": {"scope": None, "key_norm": "l2", "masked": True},
+    "unnormalised": {"scope": 1, "key_norm": "none"},
+    "local": {"scope": 5, "intra": 2},
+    "local_masked": {"scope": 5, "masked": True},
+    "halo_of_several_chunks": {"scope": 31, "content": False},
+    "global": {"scope": 85, "masked": True},
+}
 # Of each row, the lengths of its documents; one of id −1 is padding
 ROWS = {
     "short_and_long": [[5, 30, 3, 5], [10, 1, 1, 20, 11]],
@@ -169,6 +178,19 @@ def test_equals_one_process_in_float32(four, case):
 @pytest.mark.parametrize("case", DOCUMENTS)
 def test_documents_that_go_on_from_chunk_to_chunk(four, case, rows, sizes):
     check(four, sizes, torch.float64, DOCUMENTS[case] | {"causal": True, "documents": ROWS[rows]}, 1e-9)
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("case", BOTH_WAYS)
+def test_documents_that_are_read_both_ways(four, case, rows, sizes):
+    check(four, sizes, torch.float64, BOTH_WAYS[case] | {"documents": ROWS[rows]}, 1e-9)
+
+
+@pytest.mark.parametrize("case", ["local_masked", "global"])
+def test_documents_read_both_ways_in_float32(four, case):
+    options = BOTH_WAYS[case] | {"documents": ROWS["short_and_long"]}
+    check(four, (11, 11, 11, 10), torch.float32, options, 1e-5)
 
 
 @pytest.mark.parametrize("case", ["local_masked", "global", "exponential"])

@@ -9,24 +9,38 @@ import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from lambda_seq import LambdaEncoder, LambdaLayer1d, LambdaLM, parallel
-from lambda_seq.layers import WHOLE
+from lambda_seq.layers import UNSHARDED
 
 STEPS = 10
+UNEVEN = [None, (3, 17, 1, 21)]  # lengths of chunks, 42 positions together
 SMALL = {"dim": 8, "depth": 2, "heads": 2, "dim_key": 3, "vocab_size": 20}
 
 ENCODERS = {
     "local": {"scope": 5},
     "global": {"scope": None, "max_length": 60, "position": ["table", "multiscale"], "pool": "attention"},
-    "exponential": {"scope": None, "position": "exponential", "pool": "max", "lambda_norm": "rms"},
-    "causal": {"scope": 5, "causal": True, "pool": "last", "norm": "batch"},
-    "strided": {"scope": 3, "strides": [2, 2], "norm": "batch", "pool": "first"},
+    "exponential": {"scope": None, "position": "exponential", "pool": "max", "norm": "rms", "block_norm": "layer"},
+    "causal": {"scope": 5, "causal": True, "pool": "last", "norm": "rms"},
+    "strided": {"scope": 3, "strides": [2, 2], "block_norm": "batch", "pool": "first"},
     "causal_strided": {"scope": 3, "strides": [4], "causal": True},
-    "deep_drop": {"scope": 3, "stochastic_depth": 0.5, "lambda_norm": "layer"},
+    "ngrams": {"scope": 3, "stem": "ngrams", "buckets": 50, "orders": (1, 2, 4), "pool": "sqrt"},
+    "deep_drop": {"scope": 3, "stochastic_depth": 0.5, "norm": "layer", "block_norm": "layer"},
+    "dropped": {"scope": 5, "mixing_dropout": 0.3, "position_dropout": 0.3, "query_bias": 1.0, "layer_scale": 0.5},
+    "dropped_exponential": {"scope": None, "position": "exponential", "causal": True, "position_dropout": 0.3},
+    "shared": {"scope": 5, "share_blocks": True, "ff": "gated"},
 }
 LMS = {
     "local": {"scope": 4},
     "exponential": {"scope": None, "position": "exponential"},
     "mixed": {"scope": [None, 3], "max_length": 60, "dim_intra": 2, "position": ["table", "multiscale"]},
+}
+
+
+# The encoders of several documents in a row: convolutions of a stem mix them, and are refused
+READERS = {
+    **{name: ENCODERS[name] for name in ("local", "global", "exponential", "causal", "ngrams")},
+    "first": {"scope": 5, "pool": "first", "key_norm": "l2", "dim_intra": 2},
+    "last": {"scope": None, "max_length": 60, "pool": "last", "norm": "batch"},
+    "causal_exponential": {"scope": None, "position": "exponential", "causal": True},
 }
 
 
@@ -65,17 +79,30 @@ def following(x):
     return x.roll(-1, 1)
 
 
-def packed(options, dtype, ranks=None):
-    """Gradients and logits of a language model of rows that hold several documents, by `ranks` processes or one."""
-    mesh = None if ranks is None else parallel.make_mesh(ranks)
-    model = parallel.parallelize(network("lm", options, dtype), mesh) if mesh else network("lm", options, dtype)
+def rows_of_documents():
+    """Tokens, mask and ids of rows whose documents end within chunks, between them, and fill some."""
     x, mask, _ = next(iter(batches(3, 42)))
     documents = torch.stack([(torch.arange(42) >= end).long() for end in (5, 21, 40)])
     documents[2, 30:35] = -1
+    return x, mask, documents
+
+
+def cut(x, sizes, mesh):
+    """This process's chunk, of these lengths; as `shard_sequence` cuts if there are none."""
+    if sizes is None:
+        return parallel.shard_sequence(x, mesh)
+    return x.split(sizes, 1)[mesh.get_local_rank("sequence")]
+
+
+def packed(options, dtype, sizes=None, ranks=None):
+    """Gradients and logits of a language model of rows that hold several documents, by `ranks` processes or one."""
+    mesh = None if ranks is None else parallel.make_mesh(ranks)
+    model = parallel.parallelize(network("lm", options, dtype), mesh) if mesh else network("lm", options, dtype)
+    x, mask, documents = rows_of_documents()
     target = following(x)
     parts = [x, mask, documents, target]
     if mesh:
-        parts = [parallel.shard_sequence(part, mesh) for part in parts]
+        parts = [cut(part, sizes, mesh) for part in parts]
     x, mask, documents, target = parts
     logits = model(x, mask, documents)
     real = mask & (documents >= 0)
@@ -87,6 +114,27 @@ def packed(options, dtype, ranks=None):
         parallel.average_gradients(model, mesh)
         logits = parallel.gather_sequence(logits, mesh)
     return {"logits": logits} | {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+def classified(options, dtype, hidden, sizes=None, ranks=None):
+    """Gradients, statistics and the logits of each document, of an encoder, by `ranks` processes or one."""
+    mesh = None if ranks is None else parallel.make_mesh(ranks)
+    model = network("encoder", options, dtype)
+    if mesh:
+        parallel.parallelize(model, mesh)
+    x, mask, documents = rows_of_documents()
+    if hidden:
+        documents = torch.where(mask, documents, -1)
+        mask = None
+    parts = [x, mask, documents]
+    if mesh:
+        parts = [None if part is None else cut(part, sizes, mesh) for part in parts]
+    logits = model(*parts)
+    F.cross_entropy(logits, torch.arange(len(logits)) % 3).backward()
+    if mesh:
+        parallel.average_gradients(model, mesh)
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    return {"logits": logits.detach()} | gradients | dict(model.named_buffers())
 
 
 def optimizer_of(model):
@@ -169,10 +217,22 @@ def test_language_models_learn_the_same(four, name):
     check(four, "lm", LMS[name], torch.float64, 1e-9)
 
 
+@pytest.mark.parametrize("sizes", UNEVEN, ids=str)
 @pytest.mark.parametrize("name", LMS)
-def test_language_models_read_rows_of_documents(four, name):
+def test_language_models_read_rows_of_documents(four, name, sizes):
     expected = packed(LMS[name], torch.float64)
-    for found in four.run(packed, LMS[name], torch.float64, 4):
+    for found in four.run(packed, LMS[name], torch.float64, sizes, 4):
+        compare(found, expected, 1e-9)
+
+
+@pytest.mark.parametrize("sizes", UNEVEN, ids=str)
+@pytest.mark.parametrize("name", READERS)
+def test_encoders_read_rows_of_documents(four, name, sizes):
+    """Chunks with ends of documents, with nothing but a part of one, and with padding only."""
+    hidden = sizes is None  # once by negative ids in place of a mask
+    expected = classified(READERS[name], torch.float64, hidden)
+    assert len(expected["logits"]) == 7
+    for found in four.run(classified, READERS[name], torch.float64, hidden, sizes, 4):
         compare(found, expected, 1e-9)
 
 
@@ -215,7 +275,7 @@ def used_in_turns():
     again = model(x)
     parallel.parallelize(model, mesh)
     parallel.parallelize(model, None)
-    assert all(module.shards is WHOLE for module in model.modules() if hasattr(module, "shards"))
+    assert all(module.sequence is UNSHARDED for module in model.modules() if hasattr(module, "sequence"))
     return alone, together, copied, restored, again
 
 
@@ -281,10 +341,10 @@ def test_bytes_do_not_depend_on_the_length(four):
     assert 4 * (scope - 1) * values <= long <= 8 * 4 * (keys + scope) * values
 
 
-def sent_for_documents(length):
-    """The same of a causal layer, of rows with a document that all processes have a part of."""
+def sent_for_documents(length, causal):
+    """The same of rows with a document that all processes have a part of."""
     mesh = parallel.make_mesh(4)
-    layer = LambdaLayer1d(8, heads=2, dim_key=4, scope=5, norm="rms", causal=True)
+    layer = LambdaLayer1d(8, heads=2, dim_key=4, scope=5, norm="rms", causal=causal)
     parallel.parallelize(layer, mesh)
     documents = (torch.arange(length) > 5).long()[None]
     x, documents = (parallel.shard_sequence(part, mesh) for part in (torch.zeros(1, length, 8), documents))
@@ -293,6 +353,7 @@ def sent_for_documents(length):
     return traffic.total
 
 
-def test_bytes_for_documents_do_not_depend_on_the_length_either(four):
-    short, long = (max(four.run(sent_for_documents, length)) for length in (41, 163))
+@pytest.mark.parametrize("causal", [False, True])
+def test_bytes_for_documents_do_not_depend_on_the_length_either(four, causal):
+    short, long = (max(four.run(sent_for_documents, length, causal)) for length in (41, 163))
     assert 0 < short == long

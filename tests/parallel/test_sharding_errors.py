@@ -25,6 +25,7 @@ def errors():
     layer = parallel.parallelize(LambdaLayer1d(8, heads=2, dim_key=4, scope=5, norm="rms"), mesh)
     causal = parallel.parallelize(LambdaLayer1d(8, heads=2, dim_key=4, scope=5, norm="rms", causal=True), mesh)
     encoder = parallel.parallelize(LambdaEncoder(dim=8, depth=1, strides=[4], max_length=16, scope=None), mesh)
+    plain = parallel.parallelize(LambdaEncoder(dim=8, depth=1, max_length=16, scope=None), mesh)
     x = torch.zeros(2, 3, 8)
     tokens = torch.zeros(2, 3, dtype=torch.long)
     query, group = torch.zeros(1, 2, 5, 3), parallel.sequence_group(mesh)
@@ -40,8 +41,11 @@ def errors():
         "empty": message(parallel.gather_sequence, x[:, : 3 * (rank < 3)], mesh),
         "unaligned": message(encoder, tokens),
         "long": message(encoder, tokens.repeat(1, 4)[:, :8]),
-        "documents": message(layer, x, documents=torch.zeros(2, 3, dtype=torch.long)),
-        "packed": message(causal, x, documents=LF.Packing.of(torch.zeros(2, 3, dtype=torch.long))),
+        "documents": message(encoder, tokens, documents=tokens),
+        "packed": message(causal, x, documents=LF.Packing.of(tokens)),
+        "packed both ways": message(layer, x, documents=LF.Packing.of(tokens)),
+        "packed encoder": message(plain, tokens, documents=LF.Packing.of(tokens)),
+        "long document": message(plain, tokens.repeat(1, 2), documents=tokens.repeat(1, 2)),
         "ids": message(causal, x, documents=torch.zeros(2, 3)),
         "packed channels": message(
             parallel.lambda_layer,
@@ -58,6 +62,7 @@ def errors():
     }
 
 
+PACKED = "documents is a packing of whole rows, but other processes hold parts of them: give the ids of this"
 EXPECTED = {
     "world": "sequence_parallel=3 does not divide the world of 4 processes: expected one of 1, 2, 4",
     "no mesh": "mesh is ProcessGroup: expected a DeviceMesh; use parallel.make_mesh",
@@ -70,8 +75,11 @@ EXPECTED = {
     "empty": "x has [3, 3, 3, 0] positions on the processes of one sequence: expected at least 1 on each",
     "unaligned": "x is split at positions [3, 6, 9], which are no multiples of the stride 4: split it with",
     "long": "x has 32 positions, longer than max_length=16",
-    "documents": "documents with causal=False: of layers that look both ways rows of several documents cannot be split",
-    "packed": "documents is a packing of whole rows, but other processes hold parts of them: give the ids of this",
+    "documents": "documents: the stem's convolutions, with a stride of 4, mix neighbours across the ends of documents",
+    "packed": PACKED,
+    "packed both ways": PACKED,
+    "packed encoder": PACKED,
+    "long document": "x has 24 positions, longer than max_length=16",
     "ids": "documents is torch.float32: expected integer ids",
     "packed channels": "exchange='channels' with documents: expected 'auto' or 'halo'",
     "2d": "module has a LambdaLayer2d, itself: only sequences can be split",

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from lambda_seq import functional as LF
+from lambda_seq.functional.content import summary
 from lambda_seq.functional.scan import scan
 from lambda_seq.parallel import collectives
-from lambda_seq.parallel.content import earlier, summary
+from lambda_seq.parallel.content import earlier
 
 
 class Group:
@@ -22,26 +23,27 @@ def test_a_scan_goes_on_from_earlier_chunks(key_norm, masked, monkeypatch):
     torch.manual_seed(0)
     sizes = (20, 1, 6)
     query, key, value = (
-        torch.randn(2, count, 1, sum(sizes), width, dtype=torch.float64, requires_grad=True)
+        torch.randn(2, count, sum(sizes), width, dtype=torch.float64, requires_grad=True)
         for count, width in ((3, 4), (2, 4), (2, 5))
     )
-    grad = torch.randn(2, 3, 1, sum(sizes), 5, dtype=torch.float64)
+    grad = torch.randn(2, 3, sum(sizes), 5, dtype=torch.float64)
     seen = 3 * key
     if masked:  # nothing real in the first chunk of a row
-        hidden = torch.zeros(2, 1, 1, sum(sizes), 1, dtype=torch.bool)
-        hidden[0, ..., :20, :] = True
+        hidden = torch.zeros(2, 1, sum(sizes), 1, dtype=torch.bool)
+        hidden[0, :, :20] = True
         seen = seen.masked_fill(hidden, -torch.inf if key_norm == "softmax" else 0)
-    whole = scan(query, seen, value, key_norm)
+    whole, _ = scan(query, seen, value, key_norm)
     expected = torch.autograd.grad(whole, (query, key, value), grad, retain_graph=True)
 
-    chunks = list(zip(*(part.split(sizes, 3) for part in (query, seen, value)), strict=True))
-    summaries = [summary(keys[:, :, 0], values[:, :, 0], key_norm) for _, keys, values in chunks]
-    packed = torch.stack([torch.cat([s, d[..., None], a[..., None]], -1) for s, d, a in summaries])
+    chunks = list(zip(*(part.split(sizes, 2) for part in (query, seen, value)), strict=True))
+    summaries = [summary(keys, values, key_norm) for _, keys, values in chunks]
+    packed = torch.stack([torch.cat([one.sums, one.norm.mT, one.top.mT], -1) for one in summaries])
     monkeypatch.setattr(collectives, "gathered", lambda x, group: packed)
     parts = [
-        scan(*chunk, key_norm, earlier(*summaries[rank], Group(rank, len(sizes)))) for rank, chunk in enumerate(chunks)
+        scan(*chunk, key_norm, earlier(summaries[rank], Group(rank, len(sizes))))[0]
+        for rank, chunk in enumerate(chunks)
     ]
-    together = torch.cat(parts, 3)
+    together = torch.cat(parts, 2)
     torch.testing.assert_close(together, whole, rtol=1e-9, atol=1e-9)
     found = torch.autograd.grad(together, (query, key, value), grad)
     for one, two in zip(found, expected, strict=True):

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from lambda_seq.functional.dispatch import ALGORITHMS
+from lambda_seq.functional.api import ALGORITHMS
 from lambda_seq.functional.exponentials import Exponentials
 from lambda_seq.functional.packing import Packing
 from lambda_seq.functional.problem import Problem
-from lambda_seq.layers.position import PositionEmbedding
-from lambda_seq.layers.whole import WHOLE, Whole
+from lambda_seq.layers.positions.embedding import PositionEmbedding
+from lambda_seq.layers.sequence_context import UNSHARDED, SequenceContext
 from lambda_seq.parallel import collectives, position
 from lambda_seq.parallel.content import content
 from lambda_seq.parallel.layout import Layout, neighbours, own_chunk
@@ -24,43 +25,27 @@ from lambda_seq.parallel.packing import SplitPacking
 EXCHANGES = ("auto", "halo", "channels")
 
 
-class Shard(Whole):
+class ShardedContext(SequenceContext):
     """The answers of a process that holds a chunk of each sequence, of a group that holds all of them, in order.
 
-    Copies of a module share it; a pickled module comes back with `Whole` in its place.
+    Copies of a module share it; a pickled module comes back with `UNSHARDED` in its place.
 
     Args:
         group: the processes.
     """
 
-    split = True
-
     def __init__(self, group: dist.ProcessGroup) -> None:
-        self.group = group
-
-    def length(self, x: Float[Tensor, "B N *C"]) -> int:
-        """Positions of the whole sequences."""
-        return Layout.of(x, self.group).length
+        self.group, self.size, self.rank = group, group.size(), group.rank()
 
     def sum(self, x: Tensor) -> Tensor:
         """The sum over the processes."""
         return collectives.total(x, self.group)
 
-    def maximum(self, x: Tensor) -> Tensor:
-        """The maximum over the processes; of equal ones, the gradient is shared evenly by processes."""
-        if not x.requires_grad:
-            return collectives.greatest(x, self.group)
-        return collectives.gathered(x, self.group).amax(0)
+    def gather(self, x: Float[Tensor, "*A"]) -> Float[Tensor, "P *A"]:
+        """What each process has."""
+        return collectives.gathered(x, self.group)
 
-    def preceding(self, x: Tensor) -> Tensor:
-        """The sum over earlier processes."""
-        return collectives.gathered(x.detach(), self.group)[: self.group.rank()].sum(0)
-
-    def agreed(self, x: Tensor) -> Tensor:
-        """The first process's numbers."""
-        return collectives.first(x, self.group)
-
-    def extended(self, x: Float[Tensor, "B N C"], before: int, after: int, stride: int) -> Float[Tensor, "B L C"]:
+    def extend(self, x: Float[Tensor, "B N C"], before: int, after: int, stride: int) -> Float[Tensor, "B L C"]:
         """x with the positions that neighbours hold.
 
         Raises:
@@ -77,12 +62,15 @@ class Shard(Whole):
         query: Float[Tensor, "B H *N K"],
         key: Float[Tensor, "B U *N K"] | None,
         value: Float[Tensor, "B U *N V"],
-        position: nn.Module | None,
+        position: Callable[[Sequence[int]], Tensor] | None,
         *,
+        mask: Bool[Tensor, "B *N"] | None = None,
         packing: Packing | None = None,
-        **options: Any,
+        causal: bool = False,
+        key_norm: str = "softmax",
+        algorithm: str = "auto",
     ) -> Float[Tensor, "B H *N V"]:
-        """`parallel.lambda_layer` with a position embedding."""
+        """`parallel.lambda_layer` with the embedding of a position module for whole sequences."""
         layout = Layout.of(value, self.group, 2)
         length = layout.length if packing is None else max(packing.longest, 1)
         embedding: Tensor | Exponentials | None = None
@@ -92,9 +80,10 @@ class Shard(Whole):
             embedding = position((length,))
         if isinstance(embedding, Tensor):
             embedding = embedding.to(query.dtype)
-        return _lambda_layer(query, key, value, embedding, self.group, layout, documents=packing, **options)
+        options: dict[str, Any] = {"mask": mask, "documents": packing, "causal": causal, "key_norm": key_norm}
+        return _lambda_layer(query, key, value, embedding, self.group, layout, algorithm=algorithm, **options)
 
-    def packing(self, documents: Int[Tensor, "B N"] | Packing, mask: Bool[Tensor, "B N"] | None) -> Packing:
+    def pack(self, documents: Int[Tensor, "B N"] | Packing, mask: Bool[Tensor, "B N"] | None) -> Packing:
         """The packing of this chunk's documents, agreed on with the other processes."""
         return SplitPacking.share(documents, mask, self.group)
 
@@ -105,15 +94,15 @@ class Shard(Whole):
             x = F.pad(x, (0, 0) * (x.ndim - 2) + (0, short), value=fill)
         return own_chunk(x, self.group, 1, multiple)
 
-    def __deepcopy__(self, memo: Any) -> Shard:
+    def __deepcopy__(self, memo: Any) -> ShardedContext:
         return self
 
     def __reduce__(self) -> Any:
-        return _whole, ()
+        return _unsharded, ()
 
 
-def _whole() -> Whole:
-    return WHOLE
+def _unsharded() -> SequenceContext:
+    return UNSHARDED
 
 
 def lambda_layer(
@@ -140,7 +129,7 @@ def lambda_layer(
             or causal `Exponentials`.
         group: the processes, such as `mesh["sequence"].get_group()`.
         documents: of which document each position is, by ids, alike where a document goes on in the next chunk: several
-            documents in one row, each as if it stood alone; with causal=True only.
+            documents in one row, each as if it stood alone.
         causal, key_norm: as for `functional.lambda_layer`.
         algorithm: how a process computes position lambdas by itself.
         exchange: "halo" gets values within reach from neighbours, (R − 1) · V numbers for each of the U; "channels"
@@ -183,11 +172,6 @@ def _lambda_layer(
             raise ValueError(f"{name}={option!r}: expected one of {', '.join(map(repr, options))}")
     packing = None
     if documents is not None:
-        if not causal:
-            raise ValueError(
-                "documents with causal=False: of layers that look both ways rows of several documents cannot be split "
-                "over processes; give each document a row of its own, padded, with a mask"
-            )
         packing = SplitPacking.share(documents, mask, group)
         packing.check_shape((query.shape[0], query.shape[2]), query.device)
         mask = packing.mask
