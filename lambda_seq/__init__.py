@@ -1,8 +1,14 @@
 """Lambda layers for long sequences and images: exact, fast, in linear memory."""
 
-from lambda_seq import functional
-from lambda_seq.layers import LambdaLayer1d, LambdaLayer2d
-from lambda_seq.models import LambdaEncoder, LambdaLM, LambdaResNet, create_model, from_pretrained, list_models
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lambda_seq import functional
+    from lambda_seq.layers import LambdaLayer1d, LambdaLayer2d, param_groups
+    from lambda_seq.models import LambdaEncoder, LambdaLM, LambdaResNet, create_model, from_pretrained, list_models
 
 __version__ = "0.1.0"
 
@@ -16,4 +22,23 @@ __all__ = [
     "from_pretrained",
     "functional",
     "list_models",
+    "param_groups",
 ]
+
+# Imported where they are first asked for, so that `lambda-seq --help` need not wait for torch.
+_MODULES = ("functional", "layers", "models", "parallel", "interop")
+_IN_LAYERS = ("LambdaLayer1d", "LambdaLayer2d", "param_groups")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"lambda_seq.{name}")
+    if name in __all__:
+        value = getattr(import_module("lambda_seq.layers" if name in _IN_LAYERS else "lambda_seq.models"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'lambda_seq' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})

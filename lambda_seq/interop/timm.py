@@ -37,8 +37,9 @@ from lambda_seq.interop.timm_layer import (
 )
 from lambda_seq.interop.weights import listed
 from lambda_seq.layers import LambdaLayer2d
-from lambda_seq.models.registry import Model, create_model
-from lambda_seq.models.tiered import TieredLambdaResNet
+from lambda_seq.models.model import Model
+from lambda_seq.models.registry import create_model
+from lambda_seq.models.vision.tiered import TieredLambdaResNet
 
 __all__ = [
     "convert_layer",
@@ -56,6 +57,8 @@ WEIGHTS = {  # timm's network, and its weights on the hub
     "lambda_resnet50ts": "a1h_in1k",
 }
 HEAD = ("head.fc.weight", "head.fc.bias")
+MIXED = "lamhalobotnet50ts_256"  # lambdas in one stage, halo and bottleneck attention in others
+OTHERS = ("q.weight", "kv.weight", "pos_embed.height_rel", "pos_embed.width_rel")  # of those attentions
 _MODULES = (  # timm's module, ours; stages.S.B. in front of those in the middle
     ("conv1_1x1.conv", "conv1"),
     ("conv1_1x1.bn", "norm1"),
@@ -121,6 +124,7 @@ def load(
     weights = read_weights(found.weights)
     if not head:
         weights = {name: tensor for name, tensor in weights.items() if name not in HEAD}
+    _check_alone(weights, str(found.weights))
     if model is None:
         name, inferred = _recognise(weights, str(found.weights))
         with torch.random.fork_rng(devices=[]):
@@ -135,8 +139,9 @@ def convert_state_dict(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state dict of a LambdaResNet of timm as that of a `TieredLambdaResNet`.
 
     Raises:
-        ValueError: names that no such network has.
+        ValueError: names that no such network has, such as those of other attention.
     """
+    _check_alone(weights, "weights")
     converted: dict[str, Tensor] = {}
     layers: dict[str, dict[str, Tensor]] = {}
     unknown = []
@@ -183,6 +188,8 @@ def _repository(name_or_path: str | os.PathLike[str]) -> str | None:
     owner, slash, rest = name.partition("/")
     if name.endswith(SUFFIXES):
         return None
+    if not slash and name.split(".")[0] == MIXED:
+        _check_known(MIXED, f"name_or_path={name!r}")
     if not slash and name.split(".")[0] in WEIGHTS:
         return f"timm/{name if '.' in name else f'{name}.{WEIGHTS[name]}'}"
     if not slash or "/" in rest or not rest or owner in ("", ".", "..", "~"):
@@ -193,8 +200,20 @@ def _repository(name_or_path: str | os.PathLike[str]) -> str | None:
 
 
 def _check_known(name: str, where: str) -> None:
+    known = ", ".join(map(repr, WEIGHTS))
+    if name == MIXED:
+        raise ValueError(
+            f"{where}: {name!r} mixes lambda layers with halo and bottleneck attention, which are not here: expected a "
+            f"network of lambda layers alone, {known}; its single layers go by convert_layer"
+        )
     if name not in WEIGHTS:
-        raise ValueError(f"{where}: {name!r} is no LambdaResNet of {PACKAGE}: expected {', '.join(map(repr, WEIGHTS))}")
+        raise ValueError(f"{where}: {name!r} is no LambdaResNet of {PACKAGE}: expected {known}")
+
+
+def _check_alone(weights: Mapping[str, Tensor], where: str) -> None:
+    """Raise ValueError where other attention than lambda layers is among the weights."""
+    if any(name.partition(".self_attn.")[2] in OTHERS for name in weights):
+        _check_known(MIXED, where)
 
 
 def _recognise(weights: Mapping[str, Tensor], where: str) -> tuple[str, dict[str, Any]]:

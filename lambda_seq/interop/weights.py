@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lambda_seq.layers import LambdaLayer2d, MaskedBatchNorm, RelativePositionTable
-from lambda_seq.models.biased import BiasedLambdaLayer2d
+from lambda_seq.layers.biased import BiasedLambdaLayer2d
 
 NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 NAMED = 5  # weights that an error names

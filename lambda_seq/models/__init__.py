@@ -1,14 +1,15 @@
 """Networks and their registry: LambdaResNet for pictures, LambdaEncoder for sequences, LambdaLM for language."""
 
-from lambda_seq.models import family as family  # registers the names
-from lambda_seq.models.encoder import LambdaEncoder
 from lambda_seq.models.flops import count_flops
-from lambda_seq.models.language_model import LambdaLM
-from lambda_seq.models.registry import Model, accepted_options, create_model, list_models, register_model
-from lambda_seq.models.resnet import LambdaResNet
-from lambda_seq.models.sharing import from_pretrained
-from lambda_seq.models.streaming import state_bytes
-from lambda_seq.models.tiered import TieredLambdaResNet
+from lambda_seq.models.heads import list_heads
+from lambda_seq.models.model import Model, from_pretrained
+from lambda_seq.models.registry import accepted_options, create_model, list_models, register_model
+from lambda_seq.models.sequence.encoder import LambdaEncoder
+from lambda_seq.models.sequence.language_model import LambdaLM
+from lambda_seq.models.sequence.streaming import state_bytes
+from lambda_seq.models.vision import family as family  # registers the names
+from lambda_seq.models.vision.resnet import LambdaResNet
+from lambda_seq.models.vision.tiered import TieredLambdaResNet
 
 __all__ = [
     "LambdaEncoder",
@@ -20,6 +21,7 @@ __all__ = [
     "count_flops",
     "create_model",
     "from_pretrained",
+    "list_heads",
     "list_models",
     "register_model",
     "state_bytes",

@@ -6,27 +6,27 @@ import difflib
 import fnmatch
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from lambda_seq.models.sharing import Pretrained
+from lambda_seq.layers.options import advice
+
+if TYPE_CHECKING:
+    from lambda_seq.models.model import Model
 
 
-class Model(Pretrained):
-    """What every network of the registry carries, beside its weights, for a checkpoint, a task or a saved folder.
+_CLASSES: dict[str, type[Model]] = {}  # by what saved models call them
+_PACKAGE = f"{__name__.partition('.')[0]}."
 
-    Attributes:
-        num_classes: length of the last dimension of the output.
-        input_kind: what `forward` takes: "image" (B, C, H, W), "tokens" (B, N), "waveform" (B, N) or (B, N, C),
-            or "features" (B, N, C).
-        vocab_size: number of token ids, of a network that takes tokens; None for others.
-        name: the name it was created by; None when constructed directly.
-        options: the options it was created with, those that the name stands for included, so that
-            `create_model(name, **options)` builds it again; None when constructed directly.
-        labels: names of the classes, in order; None where not known. They, the tokenizer and the preprocessing are
-            there after `from_pretrained`, and what `save_pretrained` writes unless others are given.
-        tokenizer: a `tokenizers.Tokenizer` that makes tokens of text; None for bytes, or where the input is no text.
-        preprocessing: facts of the data that inference needs: mean, std, sampling rate, …
-    """
+
+def register_class(kind: type[Model]) -> None:
+    """Let models be created by the name of their class, as those that were constructed directly are saved by."""
+    _CLASSES[class_name(kind)] = kind
+
+
+def class_name(kind: type) -> str:
+    """What a saved model calls its class: "LambdaEncoder"; of classes of others with their module in front."""
+    own = kind.__module__.startswith(_PACKAGE)
+    return kind.__qualname__ if own else f"{kind.__module__}.{kind.__qualname__}"
 
 
 class Entry(NamedTuple):
@@ -36,7 +36,7 @@ class Entry(NamedTuple):
     defaults: dict[str, Any]
 
 
-Builder = TypeVar("Builder", bound=Callable[..., Model])
+Builder = TypeVar("Builder", bound="Callable[..., Model]")
 
 _ENTRIES: dict[str, Entry] = {}
 
@@ -65,11 +65,22 @@ def register_model(name: str, **defaults: Any) -> Callable[[Builder], Builder]:
     return register
 
 
+def is_own(name: str) -> bool:
+    """Whether the network of this name is one of this package."""
+    return _entry(name).builder.__module__.startswith(_PACKAGE)
+
+
+def check_options(name: str, options: Iterable[str]) -> None:
+    """Raise TypeError unless `create_model(name, ...)` takes options of these names; ValueError for an unknown name."""
+    _check_options(name, options, accepted_options(name))
+
+
 def create_model(name: str, **options: Any) -> Model:
     """Build the network of this name, with random weights.
 
     Args:
-        name: one of `list_models()`.
+        name: one of `list_models()`, or a class, such as "LambdaEncoder", as models that were constructed directly are
+            saved by.
         options: keyword arguments of the network, in place of what the name stands for; `accepted_options(name)`
             lists them.
 
@@ -78,10 +89,10 @@ def create_model(name: str, **options: Any) -> Model:
         TypeError: the network has no such option.
     """
     entry = _entry(name)
-    _check_options(name, options, accepted_options(name))
+    check_options(name, options)
     options = {**entry.defaults, **options}
     model = entry.builder(**options)
-    model.name, model.options = name, options
+    model.name, model.options = (None if name in _CLASSES else name), options
     return model
 
 
@@ -99,26 +110,51 @@ def accepted_options(name: str) -> set[str]:
     return _parameters(_entry(name).builder)
 
 
+def class_of(name: str) -> str:
+    """The class, or function, that builds the network of this name.
+
+    Raises:
+        ValueError: no network has this name.
+    """
+    return _entry(name).builder.__qualname__
+
+
+def advised(kind: str) -> str:
+    """How to choose a network that takes "tokens", "features", "waveform" or "image", in words."""
+    offers = (model.takes[kind] for model in _CLASSES.values() if kind in model.takes)
+    return next(offers, f"a network that takes {kind}")
+
+
 def _entry(name: str) -> Entry:
+    if name in _CLASSES:
+        return Entry(_CLASSES[name], {})
     if name not in _ENTRIES:
         close = difflib.get_close_matches(str(name), _ENTRIES, n=3)
-        advice = f"did you mean {_listed(close)}?" if close else f"expected one of {_listed(sorted(_ENTRIES))}"
-        raise ValueError(f"name={name!r} is no model: {advice} list_models() gives all names")
+        module, dot, _ = str(name).rpartition(".")
+        if dot:
+            raise ValueError(
+                f"name={name!r} is no model here: import {module}, which defines the class, or load by the class's own "
+                "from_pretrained"
+            )
+        hint = f"did you mean {_listed(close)}?" if close else f"expected one of {_listed(sorted(_ENTRIES))}"
+        raise ValueError(f"name={name!r} is no model: {hint} list_models() gives all names")
     return _ENTRIES[name]
 
 
 def _check_options(name: str, options: Iterable[str], accepted: set[str]) -> None:
     for option in options:
         if option not in accepted:
-            close = difflib.get_close_matches(option, accepted, n=1, cutoff=0.7)
-            advice = f"did you mean {close[0]!r}? It" if close else "It"
-            raise TypeError(f"{name} has no option {option!r}: {advice} accepts {', '.join(sorted(accepted))}")
+            raise TypeError(f"{name} has no option {option!r}: {advice(option, accepted)}")
 
 
 def _parameters(builder: Callable[..., Model]) -> set[str]:
-    return {
-        name for name, parameter in inspect.signature(builder).parameters.items() if parameter.kind not in _VARIADIC
-    }
+    parameters = inspect.signature(builder).parameters
+    found = {name for name, parameter in parameters.items() if parameter.kind not in _VARIADIC}
+    if isinstance(builder, type) and any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
+        for base in builder.__bases__:  # which a subclass passes the others on to
+            if base in _CLASSES.values():
+                found |= _parameters(base)
+    return found
 
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

@@ -14,7 +14,7 @@ from torch import nn
 
 from lambda_seq import LambdaLayer1d, LambdaLayer2d
 from lambda_seq.interop import lambda_networks
-from lambda_seq.models.biased import BiasedLambdaLayer2d
+from lambda_seq.layers.biased import BiasedLambdaLayer2d
 
 GOLDEN = json.loads(peers.GOLDEN.read_text())["lambda_networks"]
 installed = pytest.mark.skipif(

@@ -13,14 +13,15 @@ import huggingface_hub
 import interop_peers as peers
 import pytest
 import torch
-from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub import errors
+from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 from safetensors.torch import save_file
 from torch import nn
 
 from lambda_seq import LambdaLayer1d, LambdaLayer2d, create_model, from_pretrained
 from lambda_seq.interop import timm
+from lambda_seq.layers.biased import BiasedLambdaLayer2d
 from lambda_seq.models import TieredLambdaResNet
-from lambda_seq.models.biased import BiasedLambdaLayer2d
 
 GOLDEN = json.loads(peers.GOLDEN.read_text())
 SMALL = {"width": 8, "num_classes": 5}
@@ -238,7 +239,7 @@ def test_the_hub(name, repository, file, folder, monkeypatch, tmp_path):
     def download(repo_id, filename, **options):
         asked.append((repo_id, options))
         if not (folder / filename).exists():
-            raise RemoteEntryNotFoundError(filename, response=RESPONSE)
+            raise EntryGoneError(filename, response=RESPONSE)
         return str(folder / filename)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
@@ -250,6 +251,8 @@ def test_the_hub(name, repository, file, folder, monkeypatch, tmp_path):
     assert model.labels == list("abcde")
 
 
+# What the hub answers for a missing file: huggingface_hub 1.0 gave it a name of its own
+EntryGoneError = getattr(errors, "RemoteEntryNotFoundError", errors.EntryNotFoundError)
 RESPONSE = SimpleNamespace(headers={}, request=None, status_code=404)
 
 
@@ -258,7 +261,7 @@ RESPONSE = SimpleNamespace(headers={}, request=None, status_code=404)
     [
         (LocalEntryNotFoundError("offline"), ConnectionError, r"the hub was not reached for timm/.*\(offline\).*file"),
         (ConnectionError("no route\nmore"), ConnectionError, r"was not reached .*\(no route\), and the cache does not"),
-        (RemoteEntryNotFoundError("gone", response=RESPONSE), FileNotFoundError, r"has no config\.json"),
+        (EntryGoneError("gone", response=RESPONSE), FileNotFoundError, r"has no config\.json"),
         (
             RepositoryNotFoundError("gone", response=RESPONSE),
             FileNotFoundError,

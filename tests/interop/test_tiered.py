@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from lambda_seq import LambdaLayer2d, create_model, from_pretrained
+from lambda_seq.layers.biased import BiasedLambdaLayer2d
 from lambda_seq.models import TieredLambdaResNet, count_flops
-from lambda_seq.models.biased import BiasedLambdaLayer2d
-from lambda_seq.models.bottleneck import Lambda
+from lambda_seq.models.vision.bottleneck import Lambda
 
 SMALL = {"blocks": (1, 2), "placement": ("C", "CL"), "width": 8, "num_classes": 5, "in_channels": 2, "scope": 3}
 
@@ -173,7 +173,7 @@ def test_resizing(tmp_path):
     assert torch.equal(from_pretrained(tmp_path)(x), model(x))
     fresh = create_model("lambda_resnet26rpt_256", width=8, num_classes=3, image_size=(96, 128))
     assert {name: p.shape for name, p in model.named_parameters()} == {n: p.shape for n, p in fresh.named_parameters()}
-    with pytest.raises(ValueError, match="image_size=None"):
+    with pytest.raises(TypeError, match="image_size=None"):
         model.resize(None)
     with pytest.raises(ValueError, match="image_size=0"):
         model.resize(0)

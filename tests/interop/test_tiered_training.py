@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 from lambda_seq import create_model
 from lambda_seq.interop import timm
-from tasks.classification import Classification
+from lambda_seq.tasks.classification import Classification
 
 
 @pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec:FutureWarning")  # Lightning's own use of torch

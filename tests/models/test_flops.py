@@ -1,10 +1,11 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from lambda_seq.layers import LambdaLayer1d, LambdaLayer2d
+from lambda_seq.layers.attention import AxialAttention, LinearAttention, LocalAttention, RelativeAttention
 from lambda_seq.models import count_flops, create_model
-from lambda_seq.models.attention import AxialAttention, LinearAttention, LocalAttention, RelativeAttention
 
 N, D, H, K, U = 9, 8, 2, 3, 2
 V = D // H
@@ -93,3 +94,26 @@ def test_the_model_is_left_as_it_is():
     after = model.state_dict()
     for name, tensor in before.items():
         torch.testing.assert_close(after[name], tensor, rtol=0, atol=0)
+
+
+def counted_by_torch(model, x):
+    with FlopCounterMode(display=False) as counter:
+        model.eval().requires_grad_(False)(x)
+    return counter.get_total_flops()
+
+
+def test_torch_counts_the_same_of_what_it_knows():
+    with torch.device("meta"):
+        model, x = create_model("resnet50"), torch.empty(1, 3, 64, 64)
+    assert count_flops(model, x) == counted_by_torch(model, x)
+
+
+def test_torch_does_not_count_a_lambda_layer_by_its_definition():
+    """Should this fail, torch's counter may take the place of `count_flops`."""
+    x, whole = torch.zeros(1, 64, 16), count_flops(LambdaLayer1d(16, scope=7), torch.zeros(1, 64, 16))
+    content = count_flops(LambdaLayer1d(16, position=False), x)
+    for algorithm in ("dense", "toeplitz", "fft"):
+        assert counted_by_torch(LambdaLayer1d(16, scope=7, algorithm=algorithm), x) == content < whole
+    assert counted_by_torch(LambdaLayer1d(16, scope=7, algorithm="naive"), x) > whole
+    causal = LambdaLayer1d(16, position=False, causal=True)
+    assert counted_by_torch(causal, x) != count_flops(causal, x)

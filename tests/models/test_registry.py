@@ -6,7 +6,7 @@ import torch
 
 from lambda_seq.models import LambdaEncoder, LambdaResNet, accepted_options, create_model, list_models, register_model
 from lambda_seq.models import registry as registry_module
-from lambda_seq.models.registry import Model
+from lambda_seq.models.model import Model
 
 TINY = {"lambda_resnet_tiny": LambdaResNet, "lambda_encoder_tiny": LambdaEncoder}
 
@@ -76,9 +76,9 @@ def test_unknown_model_names_the_closest():
 
 def test_unknown_option_names_the_accepted():
     with pytest.raises(
-        TypeError, match=r"lambda_encoder has no option 'head': did you mean 'heads'\? It accepts causal,"
+        TypeError, match=r"lambda_encoder has no option 'haeds': did you mean 'heads'\? It accepts algorithm,"
     ):
-        create_model("lambda_encoder", head=2)
+        create_model("lambda_encoder", haeds=2)
     with pytest.raises(TypeError, match=r"lambda_resnet50 has no option 'vocab_size': It accepts .*width"):
         create_model("lambda_resnet50", vocab_size=257)
     assert "vocab_size" not in accepted_options("lambda_resnet50")

@@ -1,0 +1,1 @@
+"""Encoders and language models of sequences, and what they are made of."""

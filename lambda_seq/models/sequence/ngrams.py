@@ -1,0 +1,249 @@
+"""A stem that knows n-grams of any vocabulary by their hashes: words, and pairs of words, as vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from lambda_seq import functional as LF
+from lambda_seq.layers import UNSHARDED, SequenceContext, checks
+from lambda_seq.layers.weights import draw_linear, gathers, place, reset_by
+from lambda_seq.models.sequence.convolutions import Stem, Stemmed, StemState, check_ids
+from lambda_seq.models.sequence.streaming import NgramState, check_batch
+
+BITS = 2**31 - 1  # of the numbers that are hashed: 31, so that no product of two of them leaves 64
+# 2³¹ times the fractions of the golden ratio, √2 and √3, made odd: multiplying by them modulo 2³¹ can be undone
+FACTORS = (0x4F1BBCDD, 0x3504F333, 0x5DB3D743)
+SCALE = 0.01  # standard deviation of an n-gram's vector as it is drawn
+COUNTED = 2**18  # tokens that are counted together
+
+
+class NgramStem(Stem):
+    """Vectors of the n-grams that end at each position, added up, then strided convolutions, (B, N) -> (B, M, dim).
+
+    y_i = √channels · Σ_n w[h] · E[h],  h = hash(n, x_{i−n+1}, …, x_i) mod buckets,  over all n of `orders`
+
+    Ids may be of any vocabulary, as nothing is kept for each of them; n-grams that share a bucket share a vector (the
+    hashing trick: K. Weinberger et al., 2009). An n-gram with a masked position, or with positions of two documents,
+    is none. As it ends at its position, the stem is causal.
+
+    Vectors, E times √channels, are drawn from N(0, 0.01²). Most n-grams are rare, and learn little: what they were
+    drawn as stays in them, and from N(0, 1) that would drown what the others have learned. The factor (A. Vaswani et
+    al., 2017, section 3.4) lets them move far in few steps, at a learning rate that suits the rest of a network.
+
+    The weights w are 1 until `adapt` counts in how many documents a bucket occurs. They are no parameters, but part of
+    the state dict.
+
+    Args:
+        dim: channels of the frames; behind the embedding, if convolutions follow, half of them.
+        vocab_size: number of token ids, which a head may have to know; None if that is not known.
+        orders: lengths n of the n-grams.
+        buckets: rows of the embedding E.
+        idf: whether there are weights.
+        dropout: probability of hiding a token in training, so that every n-gram with it is left out; the others grow by
+            1 / (1 − dropout)ⁿ.
+        strides, norm, causal: as for `Stem`; without strides there are no convolutions.
+    """
+
+    sequence: SequenceContext = UNSHARDED
+    weight: Tensor | None
+
+    def __init__(
+        self,
+        dim: int,
+        vocab_size: int | None = None,
+        *,
+        orders: Sequence[int] = (1, 2),
+        buckets: int = 2**18,
+        idf: bool = False,
+        dropout: float = 0.0,
+        strides: Sequence[int] = (),
+        norm: str = "layer",
+        causal: bool = False,
+    ) -> None:
+        checks.at_least_one(buckets=buckets, **({} if vocab_size is None else {"vocab_size": vocab_size}))
+        checks.flags(idf=idf)
+        if not orders or min(orders) < 1 or len(set(orders)) < len(orders):
+            raise ValueError(f"orders={list(orders)}: expected different lengths of n-grams, each at least 1: [1, 2]")
+        if buckets > BITS:
+            raise ValueError(f"buckets={buckets}: expected at most {BITS}, as many as there are hashes; try 2**18")
+        channels = max(dim // 2, 1) if strides else dim
+        super().__init__(channels, dim, strides, norm, causal)
+        self.vocab_size, self.orders, self.buckets, self.dropout = vocab_size, tuple(orders), buckets, dropout
+        self.reach = max(orders) - 1  # positions in front of one that its n-grams have
+        self.embedding = nn.EmbeddingBag(buckets, channels, mode="sum")
+        self.gain = channels**0.5
+        reset_by(self.embedding, partial(draw_linear, stds=(SCALE / self.gain,)))
+        self.register_buffer("weight", torch.ones(buckets) if idf else None)
+
+    def reset_parameters(self) -> None:
+        """Let all n-grams weigh alike."""
+        if self.weight is not None:
+            nn.init.ones_(self.weight)
+
+    @property
+    def adapts(self) -> bool:
+        """Whether there are weights to be counted, by `adapt`."""
+        return self.weight is not None
+
+    @torch.no_grad()
+    def adapt(self, documents: Iterable[Int[np.ndarray, " N"]]) -> None:
+        """Set the weights by inverse document frequency: log((1 + D) / (1 + d)) of a bucket that d of D documents have.
+
+        They are scaled so that their mean square over all n-grams of the documents is 1. A bucket that no document has
+        weighs nothing, as nothing is learned of it. Where all buckets are in all documents they weigh alike.
+
+        Args:
+            documents: token ids of each document that is trained on; gone through once.
+
+        Raises:
+            ValueError: the stem has no weights.
+        """
+        if self.weight is None:
+            raise ValueError("idf=False: the stem has no weights to adapt; construct it with idf=True")
+        found = torch.zeros(2, self.buckets, dtype=torch.int64)  # documents, and n-grams, of each bucket
+        total = 0
+        for batch in _together(documents):
+            total += len(batch)
+            lengths = torch.tensor([len(ids) for ids in batch])
+            ids = torch.from_numpy(np.concatenate(batch)).long()[None]  # (1, N)
+            number = torch.arange(len(batch)).repeat_interleave(lengths)[None]
+            rows = F.pad(torch.stack([ids, torch.ones_like(ids)], -1), (0, 0, self.reach, 0))
+            hashes, there = self._ngrams(rows, F.pad(number, (self.reach, 0)))
+            present = (number[..., None] * self.buckets + hashes)[there]
+            for row, keys in enumerate((present.unique(), present)):
+                found[row] += torch.bincount(keys % self.buckets, minlength=self.buckets)
+        frequency, count = found.double()
+        weight = torch.log((1 + total) / (1 + frequency)).masked_fill(frequency == 0, 0)
+        square = (count * weight.square()).sum() / count.sum().clamp_min(1)
+        self.weight.copy_(weight * square.rsqrt() if square > 0 else torch.ones_like(weight))
+
+    def forward(
+        self, x: Int[Tensor, "B N"], mask: Bool[Tensor, "B N"] | None = None, packing: LF.Packing | None = None
+    ) -> Stemmed:
+        """Frames of x, and their mask; any id may stand at masked positions.
+
+        Args:
+            x: token ids, of any size.
+            mask: True at real positions.
+            packing: of several documents in a row, whose mask this is.
+
+        Raises:
+            TypeError: x is no int32 or int64 tensor.
+            ValueError: x is not (B, N).
+        """
+        return self.convolve(*self.embed(x, mask, packing))
+
+    def embed(
+        self, x: Int[Tensor, "B N"], mask: Bool[Tensor, "B N"] | None, packing: LF.Packing | None = None
+    ) -> Stemmed:
+        """A vector for each position; arguments and errors as `forward`."""
+        check_ids(x, mask)
+        rows = self.sequence.extend(self._marked(x, mask), self.reach, 0, 1)  # (B, reach + N, 2)
+        if packing is None:
+            return self._vectors(rows), mask
+        packing.check_shape(x.shape, x.device)
+        front = torch.where(packing.seen(self.reach), packing.number[:, :1], -1)
+        return self._vectors(rows, torch.cat([front, packing.number], 1)), mask
+
+    def init_state(self, batch_size: int) -> StemState:
+        """The state before the first position, for `step`.
+
+        Raises:
+            ValueError: the stem has convolutions that are not causal.
+        """
+        kept = torch.zeros(batch_size, self.reach, 2, dtype=torch.int64, device=place(self).device)
+        return NgramState(kept), *super().init_state(batch_size)
+
+    @gathers
+    def step(self, x: Int[Tensor, "B T"], state: StemState) -> tuple[Float[Tensor, "B M dim"], StemState]:
+        """The frames that the next T ≥ 1 positions complete, 0 or more of them, and the state after them."""
+        check_ids(x, None)
+        ngrams = state[0] if state else None
+        if not isinstance(ngrams, NgramState) or ngrams.kept.shape[1] != self.reach:
+            raise ValueError(
+                f"state does not keep {self.reach} ids, as orders={list(self.orders)} need: take the state of this "
+                "model's init_state"
+            )
+        check_batch(x.shape[0], ngrams.kept.shape[0])
+        rows = torch.cat([ngrams.kept, self._marked(x, None)], 1)  # (B, reach + T, 2)
+        frames, others = self.step_convolutions(self._vectors(rows), state[1:])
+        return frames, (NgramState(rows[:, x.shape[1] :].clone()), *others)
+
+    def _marked(self, x: Tensor, mask: Tensor | None) -> Int[Tensor, "B N 2"]:
+        """Each id, and 1 if n-grams may have it: if it is real, and not hidden by dropout."""
+        real = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
+        if self.training and self.dropout:
+            real = real & (torch.rand(x.shape, device=x.device) >= self.dropout)
+        return torch.stack([x.long(), real.long()], -1)
+
+    def _vectors(self, rows: Int[Tensor, "B L 2"], number: Int[Tensor, "B L"] | None = None) -> Float[Tensor, "B N C"]:
+        """Of all positions but the first `reach`."""
+        hashes, there = self._ngrams(rows, number)
+        weights = there.to(self.embedding.weight.dtype) * self.gain
+        if self.training and self.dropout:
+            weights = weights * weights.new_tensor([(1 - self.dropout) ** -order for order in self.orders])
+        if self.weight is not None:
+            weights = weights * self.weight[hashes]
+        vectors = self.embedding(hashes.flatten(0, 1), per_sample_weights=weights.flatten(0, 1))
+        return vectors.unflatten(0, hashes.shape[:2])
+
+    def _ngrams(
+        self, rows: Int[Tensor, "B L 2"], number: Int[Tensor, "B L"] | None
+    ) -> tuple[Int[Tensor, "B N O"], Bool[Tensor, "B N O"]]:
+        """Buckets of the n-grams of each order that end at each position but the first `reach`, and which there are.
+
+        Args:
+            rows: ids, and whether n-grams may have them.
+            number: of the document that each belongs to; None for one.
+        """
+        ids, real = rows[..., 0], rows[..., 1].bool()
+        hashes, there = [], []
+        length = ids.shape[1] - self.reach
+        for order in self.orders:
+            parts = [slice(begin, begin + length) for begin in range(self.reach + 1 - order, self.reach + 1)]
+            hashes.append(hashed([ids[:, part] for part in parts]) % self.buckets)
+            whole = torch.stack([real[:, part] for part in parts]).all(0)
+            if number is not None:
+                whole &= torch.stack([number[:, part] == number[:, self.reach :] for part in parts]).all(0)
+            there.append(whole)
+        return torch.stack(hashes, -1), torch.stack(there, -1)
+
+    def extra_repr(self) -> str:
+        """Orders, and whether there are weights, for printing."""
+        return f"orders={list(self.orders)}, idf={self.adapts}"
+
+
+def hashed(ids: Sequence[Int[Tensor, "*A"]]) -> Int[Tensor, "*A"]:
+    """A number from 0 to 2³¹ − 1 for each sequence of n ids, given as n tensors: the same on every device.
+
+    h ← mix(h · c + id) from h = n on, where mix are steps x ← (x ⊕ x ≫ s) · c as those that MurmurHash3 (A. Appleby,
+    2011) ends with, on 31 bits, so that no product leaves the 63 of an int64. Of ids the lower 31 bits count.
+    """
+    mixed = torch.full_like(ids[0], len(ids))
+    for one in ids:
+        mixed = (mixed * FACTORS[0] + (one & BITS)) & BITS
+        mixed = ((mixed ^ (mixed >> 16)) * FACTORS[1]) & BITS
+        mixed = ((mixed ^ (mixed >> 15)) * FACTORS[2]) & BITS
+        mixed = mixed ^ (mixed >> 16)
+    return mixed
+
+
+def _together(documents: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    """Documents in lists of about `COUNTED` tokens."""
+    batch: list[np.ndarray] = []
+    tokens = 0
+    for ids in documents:
+        batch.append(ids)
+        tokens += len(ids)
+        if tokens >= COUNTED:
+            yield batch
+            batch, tokens = [], 0
+    if batch:
+        yield batch
