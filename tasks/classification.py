@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import MetricCollection
 
-from tasks.data.windows import answer_by_document
-from tasks.metrics import evaluation_metrics, mean_loss, own_rows, training_metrics
-from tasks.mixing import Mixing
-from tasks.training import Batch, Training, described
-from tasks.transfer import load_weights
+from lambda_seq.layers import UNSHARDED
+from lambda_seq.layers.norm import BatchNorm
+from lambda_seq.models.heads import Classes
+from lambda_seq.tasks.callbacks.predictions import ClassTable
+from lambda_seq.tasks.data.batches import answer_by_document
+from lambda_seq.tasks.facts import Facts
+from lambda_seq.tasks.metrics import evaluation_metrics, full, training_metrics
+from lambda_seq.tasks.mixing import Mixing
+from lambda_seq.tasks.supervised import Supervised
+from lambda_seq.tasks.training import Batch
 
 
-class Classification(Training):
+class Classification(Supervised):
     """A network of the registry, trained with cross entropy to tell classes apart.
 
     Args:
@@ -25,153 +28,98 @@ class Classification(Training):
         options: arguments of the network. Sizes that follow from the data (num_classes, in_channels, vocab_size,
             image_size, max_length) are filled in where the network takes them and nothing else is given.
         label_smoothing: probability spread evenly over all classes in the target, from 0 to below 1.
-        optimizer: any of torch.optim, or a function of parameters; default AdamW with lr 0.001 and weight_decay 0.05.
-            Biases, norms and position tables do not decay.
-        warmup: part of the steps in which the learning rate grows linearly from 0.
-        final_lr: learning rate at the last step, as a part of the greatest; it falls along a cosine.
-        schedule_steps: optimizer steps over which the learning rate goes its way; default: all steps of
-            --trainer.max_epochs, or else --trainer.max_steps. Give it if a run is stopped by fewer epochs and resumed.
-        init_from: weights to start from, of all but the head: a checkpoint of masked pretraining or of another
-            training, or a folder that `save_pretrained` wrote. The network must be the same but for classes, pooling
-            and dropout; pictures may have another size.
-        mixup: mix each training picture with another one, in shares drawn from Beta(mixup, mixup), such as 0.2. Targets
-            follow; train/accuracy counts the class of the greater share.
-        cutmix: as mixup, but a rectangle of the other picture is pasted over, such as 1.0. With both, each batch gets
-            one of them.
+        mixup: mix each training row, a picture or a sequence of samples or vectors, with another one, in shares drawn
+            from Beta(mixup, mixup), such as 0.2. Targets follow; train/accuracy counts the class of the greater share.
+        cutmix: as mixup, of pictures only, but a rectangle of the other picture is pasted over, such as 1.0. With both,
+            each batch gets one of them.
         norm_momentum: part of a batch's statistics in the running ones of batch norms; default: torch's 0.1.
-        channels_last: keep pictures and convolutions in the memory format channels_last, which is often faster.
-        compile: compile the network with torch.compile, which takes a while at the first batch of each size.
-        facts: what the data module says of its data: labels, sizes, mean and std; set by the data module.
+        facts: what a data module says of its data: labels, sizes, mean and std; default: those of the trainer's.
+        training: as for `Supervised`.
     """
 
     monitor = ("val/accuracy", "max")
+    shares_sequences = True
+    compared = "accuracy"
+    head = "classes"
 
     def __init__(
         self,
         network: str,
         options: dict[str, Any] | None = None,
         label_smoothing: float = 0.0,
-        optimizer: OptimizerCallable | None = None,
-        warmup: float = 0.05,
-        final_lr: float = 0.0,
-        schedule_steps: int | None = None,
-        init_from: str | None = None,
         mixup: float = 0.0,
         cutmix: float = 0.0,
         norm_momentum: float | None = None,
-        channels_last: bool = False,
-        compile: bool = False,
-        facts: dict[str, Any] | None = None,
+        facts: Facts | dict[str, Any] | None = None,
+        **training: Any,
     ) -> None:
-        super().__init__(
-            network,
-            options,
-            facts,
-            optimizer=optimizer,
-            warmup=warmup,
-            final_lr=final_lr,
-            schedule_steps=schedule_steps,
-        )
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing={label_smoothing}: expected a number from 0 to below 1")
-        self.save_hyperparameters(ignore=["optimizer"])
-        if "labels" not in self.hparams["facts"]:
+        self.label_smoothing, self.norm_momentum = label_smoothing, norm_momentum
+        self.mixing = Mixing(mixup, cutmix)
+        super().__init__(network, options, facts=facts, **training)
+
+    def build(self, facts: Facts | Mapping[str, Any] | None) -> None:
+        """The network, and metrics of so many classes.
+
+        Raises:
+            ValueError: there are no classes, or an option does not apply to such data or network.
+        """
+        if facts and Facts.of(facts).labels is None:
             raise ValueError(
                 "facts: the data have no labels to tell apart; choose data that have, or LanguageModelling"
             )
-        self.mixing = Mixing(mixup, cutmix)
-        pictures = self.network.input_kind == "image"
-        for name, wanted in (("mixup", mixup), ("cutmix", cutmix), ("channels_last", channels_last)):
-            if wanted and not pictures:
-                raise ValueError(f"{name}={wanted}: is for pictures, and {network} takes {self.network.input_kind}")
-        if norm_momentum is not None:
-            set_momentum(self.network, norm_momentum)
-        self.channels_last, self.compiles = channels_last, compile
-        self.labels: list[str] = list(self.hparams["facts"]["labels"])
-        self.label_smoothing, self.init_from = label_smoothing, init_from
-        self.train_metrics = training_metrics(len(self.labels)).clone(prefix="train/")
-        self.val_metrics, self.test_metrics = (
-            evaluation_metrics(len(self.labels)).clone(prefix=f"{stage}/") for stage in ("val", "test")
-        )
-        self.val_loss, self.test_loss = mean_loss(), mean_loss()
+        super().build(facts)
+        self.objective = Classes(label_smoothing=self.label_smoothing)
+        self.check_pictures(cutmix=self.mixing.cutmix)
+        if self.mixing and self.network.input_kind == "tokens":
+            raise ValueError(
+                f"mixup={self.mixing.mixup}: is for pictures, audio and vectors, and {self.named} takes tokens, which "
+                "have no mean; leave it out"
+            )
+        if self.norm_momentum is not None:
+            set_momentum(self.network, self.norm_momentum)
 
-    def setup(self, stage: str) -> None:
-        """Bring the convolutions into their memory format, and compile; neither changes names of weights."""
-        if self.channels_last:
-            for module in self.network.modules():
-                if isinstance(module, nn.Conv2d):
-                    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if self.compiles:
-            self.network.compile()
+    @property
+    def labels(self) -> list[str]:
+        """Names of the classes, in the order of their numbers."""
+        return self.facts.labels or []
 
-    def on_fit_start(self) -> None:
-        """Load the weights to start from, at the beginning of a training that resumes no other.
-
-        Raises:
-            FileNotFoundError, ValueError: there are none, or they do not fit; see `tasks.transfer`.
-        """
-        if self.init_from is not None and self.trainer.ckpt_path is None:
-            load_weights(self.network, self.init_from, self.hparams["facts"], described(self.hparams))
+    def metrics(self, stage: str) -> MetricCollection:
+        """Accuracy and F1, and of validation and test the calibration error."""
+        return (training_metrics if stage == "train" else evaluation_metrics)(len(self.labels))
 
     def forward(self, batch: Batch) -> Tensor:
-        """Logits (B, classes) of a batch with "x" and perhaps "mask"; B documents if they come in windows."""
-        if "document" in batch:
-            return answer_by_document(self.network, batch)
-        x, mask = self.inputs(batch)
-        if self.channels_last:
-            x = x.contiguous(memory_format=torch.channels_last)
-        return self.network(x) if mask is None else self.network(x, mask)
+        """Logits (B, classes) of a batch with "x" and perhaps "mask"; B documents, or clips, if they are in windows."""
+        if "document" not in batch:
+            return super().forward(batch)
+        whole = super().forward
+        return answer_by_document(lambda x, mask: whole({"x": x, "mask": mask}), batch)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Cross entropy of a batch, with label smoothing; metrics count the class that a target has most of."""
-        labels = target = batch["label"]
-        if self.mixing:
-            mixed, target = self.mixing(self.inputs(batch)[0], labels, len(self.labels))
-            batch, labels = batch | {"x": mixed}, target.argmax(-1)
-        logits = self(batch)
-        loss = F.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
-        self.train_metrics.update(logits, labels)
-        self.log("train/loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(labels), sync_dist=True)
-        self.log_dict(self.train_metrics, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(labels))
-        return loss
+        if not self.mixing:
+            return super().training_step(batch, batch_index)
+        x, mask = self.inputs(batch)
+        context = getattr(self.network, "sequence", UNSHARDED)
+        mixed, target, mask = self.mixing(
+            x, batch["label"], len(self.labels), mask, agreed=lambda share: context.gather(share)[0]
+        )
+        return self.learn(full(self.answer(mixed, mask)), target, target.argmax(-1))
 
-    def validation_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
-        """Loss and metrics of a batch; its "probabilities" (B, classes) and "labels" (B,)."""
-        return self._evaluate("val", self.val_metrics, self.val_loss, batch, batch_index)
-
-    def test_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
-        """As `validation_step`."""
-        return self._evaluate("test", self.test_metrics, self.test_loss, batch, batch_index)
+    def evaluate(self, stage: str, batch: Batch, batch_index: int) -> dict[str, Tensor]:
+        """As of all tasks; "probabilities" (B, classes) and "labels" (B,)."""
+        found = super().evaluate(stage, batch, batch_index)
+        return {"probabilities": found["answers"], "labels": found["labels"]}
 
     def predict_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
         """Row names and class probabilities (B, classes)."""
-        return {"id": batch["id"], "probabilities": self(batch).float().softmax(-1)}
+        found = super().predict_step(batch, batch_index)
+        return {"id": found["id"], "probabilities": found["answers"]}
 
-    def on_validation_epoch_end(self) -> None:
-        """What simple rules reach on these data, beside the network's figures."""
-        self._log_baselines("val")
-
-    def on_test_epoch_end(self) -> None:
-        """As `on_validation_epoch_end`."""
-        self._log_baselines("test")
-
-    def _log_baselines(self, stage: str) -> None:
-        baselines = self.hparams["facts"].get("baselines", {}).get(stage, {})
-        for name, accuracy in baselines.items():
-            self.log(f"{stage}/baseline_{name}", accuracy, sync_dist=True)
-
-    def _evaluate(
-        self, stage: str, metrics: MetricCollection, mean: Metric, batch: Batch, batch_index: int
-    ) -> dict[str, Tensor]:
-        count = own_rows(self, batch_index, len(batch["label"]))
-        logits, labels = self(batch)[:count].float(), batch["label"][:count]
-        probabilities = logits.softmax(-1)
-        if count:
-            mean.update(F.cross_entropy(logits, labels), count)
-            metrics.update(probabilities, labels)
-        for name, metric in ((f"{stage}/loss", mean), *metrics.items()):
-            self.log(name, metric, on_epoch=True, prog_bar="calibration" not in name, batch_size=count)
-        return {"probabilities": probabilities, "labels": labels}
+    def prediction_table(self) -> ClassTable:
+        """A column of each class."""
+        return ClassTable(self.labels)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another network or of other classes, saying which is which.
@@ -185,7 +133,7 @@ class Classification(Training):
                 "--model.init_from, to start from its weights"
             )
         super().on_load_checkpoint(checkpoint)
-        labels = checkpoint["hyper_parameters"]["facts"]["labels"]
+        labels = Facts.from_dict(checkpoint["hyper_parameters"]["facts"]).labels or []
         if labels != self.labels:
             raise ValueError(
                 f"ckpt_path: the checkpoint knows other classes than the data.\n  checkpoint: {', '.join(labels)}\n"
@@ -202,7 +150,7 @@ def set_momentum(network: nn.Module, momentum: float) -> None:
     """
     if not 0 < momentum <= 1:
         raise ValueError(f"norm_momentum={momentum}: expected a part above 0 and up to 1, such as 0.1")
-    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    norms = [module for module in network.modules() if isinstance(module, BatchNorm)]
     if not norms:
         raise ValueError(f"norm_momentum={momentum}: the network has no batch norms; leave it out")
     for norm in norms:

@@ -1,68 +1,75 @@
-"""The command line: lambda-seq fit|validate|test|predict --config tasks/configs/NAME.yaml."""
+"""The command line: lambda-seq fit|validate|test|predict|baseline --config NAME."""
 
 from __future__ import annotations
 
-import importlib
 import json
 import logging
 import os
 import sys
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from jsonargparse.typing import PositiveInt
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.callbacks import ProgressBar as AnyProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins import CheckpointIO, LayerSync
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from torch.distributed.fsdp import FSDPModule
 
-from tasks.averaging import WeightEMA
-from tasks.checkpoints import BestCheckpoint, LastCheckpoint, SeededSteps
-from tasks.classification import Classification
-from tasks.curves import Curves
-from tasks.data import AudioData, CorpusData, Data, ImageData, ListOpsData, RecallData, TextData
-from tasks.distributed import SyncedNorms
-from tasks.export import export
-from tasks.language_modelling import LanguageModelling
-from tasks.predictions import PredictionFile
-from tasks.pretraining import MaskedPretraining
-from tasks.rendezvous import own_store
-from tasks.reports import Reports
-from tasks.samples import TextSamples
-from tasks.sequence_parallel import make_strategy
-from tasks.stopping import STOPPED
-from tasks.storage import LAST, AtomicCheckpoints, damage, newest, previous
-from tasks.throughput import ProgressBar, Throughput
-from tasks.training import Training, whole
+from lambda_seq.tasks import INSTALL, WHERE_NEEDED
+from lambda_seq.tasks.baselines.command import beside, check_comparable, run, show
+from lambda_seq.tasks.baselines.fitted import FILE
+from lambda_seq.tasks.callbacks.averaging import WeightEMA
+from lambda_seq.tasks.callbacks.checkpoints import SeededSteps
+from lambda_seq.tasks.callbacks.ending import Ending
+from lambda_seq.tasks.callbacks.resuming import Resuming
+from lambda_seq.tasks.callbacks.samples import TextSamples
+from lambda_seq.tasks.callbacks.throughput import ProgressBar, Throughput
+from lambda_seq.tasks.checkpointing.choosing import chosen_checkpoint
+from lambda_seq.tasks.checkpointing.options import class_at, flattened
+from lambda_seq.tasks.checkpointing.runs import alone
+from lambda_seq.tasks.checkpointing.storage import BEST, LAST, AtomicCheckpoints, check_places
+from lambda_seq.tasks.classification import Classification
+from lambda_seq.tasks.configurations import located
+from lambda_seq.tasks.data import Data
+from lambda_seq.tasks.export import export
+from lambda_seq.tasks.language_modelling import LanguageModelling
+from lambda_seq.tasks.old_names import PARSER_MODE, renamed_words
+from lambda_seq.tasks.pretraining import MaskedPretraining
+from lambda_seq.tasks.recipes.choosing import say
+from lambda_seq.tasks.recipes.following import Following
+from lambda_seq.tasks.run_options import add_run_options
+from lambda_seq.tasks.strategies.distributed import SyncedNorms
+from lambda_seq.tasks.strategies.processes import together
+from lambda_seq.tasks.strategies.rendezvous import check_port, own_store
+from lambda_seq.tasks.strategies.sequence_parallel import make_strategy
+from lambda_seq.tasks.strategies.stopping import STOPPED, ending_when_asked
+from lambda_seq.tasks.trainers import CommandTrainer, given_callbacks, use_plain_values
+from lambda_seq.tasks.training import Training, whole
 
-# Names that a config may use as class_path
-__all__ = [
-    "AudioData",
-    "Classification",
-    "CorpusData",
-    "ImageData",
-    "LambdaCLI",
-    "LanguageModelling",
-    "ListOpsData",
-    "MaskedPretraining",
-    "RecallData",
-    "TextData",
-    "TextSamples",
-    "main",
-]
+# A config names data modules and tasks by their class alone, as long as these are imported
+__all__ = ["Classification", "LambdaCLI", "LanguageModelling", "MaskedPretraining", "TextSamples", "main"]
 
-ROOT = Path(__file__).resolve().parent.parent
 TRACEBACK = "LAMBDA_SEQ_TRACEBACK"
+
+ERRORS = (  # of what was given, whose message says all
+    *(ValueError, TypeError, OSError, FloatingPointError, ModuleNotFoundError),
+    *(UnpicklingError, MisconfigurationException),
+)
+
+NO_METRIC = "Early stopping conditioned on metric"  # that is not logged: a RuntimeError, though of what was given
 
 # What Lightning warns of although it is meant to be so here, or concerns only itself:
 EXPECTED = (
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # Lightning's own use of torch
+    "Be aware that when using `ckpt_path`, callbacks used",  # of options that changed, which `Resuming` says
     "Checkpoint directory .* exists and is not empty",  # the output folder is fixed, so that `last` is found again
     "The '.*_dataloader' does not have many workers",  # how many is the user's choice, 0 the safe default
     "Total length of `list` across ranks is zero",  # validation that is switched off
@@ -70,72 +77,74 @@ EXPECTED = (
 )
 
 
+class Parser(LightningArgumentParser):
+    """A parser whose models have no option `facts`, which the data say."""
+
+    def add_subclass_arguments(self, *given: Any, **options: Any) -> Any:
+        """As usual, but for `facts`."""
+        return super().add_subclass_arguments(*given, **({"skip": {"facts"}} | options))
+
+
 class LambdaCLI(LightningCLI):
-    """LightningCLI with one output folder for a run, and data that tell the model their sizes."""
+    """LightningCLI with one output folder for a run.
+
+    What is made of options costs nothing: the trainer reads the data (`Data.prepare_data`, `Data.setup`), and then the
+    task makes its network for them (`Training.configure_model`). Wrong options so end a command at once.
+    """
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """A parser that reads configurations of versions before, too."""
+        return super().init_parser(**{"prog": "lambda-seq", "parser_mode": PARSER_MODE} | kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The output folder, our callbacks, and the link from data to model."""
-        parser.add_argument(
-            "--output_dir",
-            type=str | None,
-            default=None,
-            help="Folder for checkpoints, logs, reports and predictions of the run (default: outputs/CONFIG_NAME). "
-            "A new fit in the same folder replaces its checkpoints and curves.",
-        )
-        parser.add_argument(
-            "--test_after_fit", type=bool, default=True, help="Whether fit ends with a test of the best checkpoint."
-        )
-        parser.add_argument(
-            "--export",
-            type=bool,
-            default=True,
-            help="Whether fit ends with saving the best network to OUTPUT_DIR/model, with labels, tokenizer and a "
-            "model card, for `lambda_seq.from_pretrained`.",
-        )
-        parser.add_argument(
-            "--threads",
-            type=PositiveInt | None,
-            default=None,
-            help="Threads that torch computes with on the CPU (default: torch's choice, one per core). Small networks "
-            "are often fastest with 1.",
-        )
-        parser.add_argument(
-            "--ema_decay",
-            type=float | None,
-            default=None,
-            help="Validate, test and keep an exponential moving average of the weights in their place, of this decay "
-            "per step, such as 0.9999; it grows from 0.1 at the first steps (default: no average).",
-        )
-        parser.add_argument(
-            "--sequence_parallel",
-            type=PositiveInt,
-            default=1,
-            help="Devices that share each sequence, for sequences that are longer than one device holds; divides the "
-            "number of devices, and the others are data-parallel.",
-        )
-        parser.add_lightning_class_args(BestCheckpoint, "best")
-        parser.add_lightning_class_args(LastCheckpoint, "last")
-        parser.add_lightning_class_args(Curves, "curves")
-        parser.add_lightning_class_args(Reports, "reports")
-        parser.add_lightning_class_args(PredictionFile, "predictions")
-        parser.link_arguments("data.facts", "model.init_args.facts", apply_on="instantiate")
+        """The output folder, how a run ends, and our callbacks."""
+        add_run_options(parser)
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Those of Lightning, and `baseline`, which takes what fit does."""
+        return {**LightningCLI.subcommands(), "baseline": set()}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse; a configuration that is not in the working folder may be named as from the project's root."""
+        """Parse; configurations may be named, and classes as versions before called them."""
         given = sys.argv[1:] if args is None else args
-        self.config = parser.parse_args([_located(word) for word in given])  # type: ignore[union-attr]
+        self._following = Following(parser, renamed_words(located(given)))  # type: ignore[arg-type]
+        self._checkpoint: list[str | None] = []  # that is meant, once it is known
+        if prints := self._following.put_aside():
+            self.config = parser.parse_args(self._following.words)
+            self.subcommand = self.config.subcommand
+            try:
+                self._complete()
+                self._following.choose(self.config)
+            except ERRORS as error:
+                say(f"{self.config[self.subcommand].recipe}: its choices are left out: {_message(error)}")
+        self.config = parser.parse_args([*self._following.words, *prints])
 
+    # Private to Lightning, which has no public way to leave it out
     def _parse_ckpt_path(self) -> None:
         """Lightning would replace the configured model by the checkpoint's; here a task refuses one that differs."""
 
     def before_instantiate_classes(self) -> None:
+        """Fill in what follows from other options, and what a recipe chooses."""
+        self._complete()
+        if self._following.choose(self.config, self._check):
+            vars(self).pop("config_dump", None)  # Lightning's, of the options without the choices
+            self.config = self.parser.parse_args(self._following.words)
+            self._complete()
+
+    def _check(self, made: Any) -> None:
+        """Refuse callbacks and places for results that are wrong, before data are read."""
+        given_callbacks(made.trainer.callbacks)
+        if not made.trainer.fast_dev_run:
+            check_places(*self._places(str(self.subcommand)))
+
+    def _complete(self) -> None:
         """Fill in the paths that depend on the output folder and which checkpoint is meant; set the threads."""
         config = self.config[self.subcommand]
         if config.threads is not None:
             torch.set_num_threads(config.threads)
-        output = Path(
-            config.output_dir or Path("outputs") / (Path(str(config.config[-1])).stem if config.config else "run")
-        )
+        named = Path("outputs") / (Path(str(config.config[-1])).stem if config.config else "run")
+        output = Path(config.output_dir or named).expanduser()  # no shell does that behind the = of an option
         checkpoints = output / "checkpoints"
         config.output_dir = str(output)
         config.best.dirpath = config.best.dirpath or str(checkpoints)
@@ -147,43 +156,36 @@ class LambdaCLI(LightningCLI):
             config.best.monitor, mode = _monitor(config.model.class_path)
             config.best.mode = config.best.mode or mode
         config.trainer.default_root_dir = config.trainer.default_root_dir or str(output)
-        config.ckpt_path = self._checkpoint(config.ckpt_path, Path(config.best.dirpath), Path(config.last.dirpath))
-        config.weights_only = True
+        folders = Path(config.best.dirpath), Path(config.last.dirpath)
+        if self.subcommand != "baseline":
+            if not self._checkpoint:
+                self._checkpoint.append(chosen_checkpoint(config.ckpt_path, *folders, fit=self.subcommand == "fit"))
+            config.ckpt_path = self._checkpoint[0]
+            config.weights_only = True
+        else:
+            config.ckpt_path = None  # a baseline has none
+        use_plain_values(config.trainer.callbacks)
         if self.subcommand == "predict":
             config.return_predictions = False  # they go to a file
 
-    def _checkpoint(self, given: str | None, best: Path, last: Path) -> str | None:
-        """The file of a checkpoint named by path, as "best" or as "last".
+    def instantiate_classes(self) -> None:
+        """Data, task and trainer; a baseline needs no trainer, whose devices need not be there.
 
-        By default fit begins anew, and all others take the best, or the last of a training without validation.
+        What a recipe has read of the data is not read again.
         """
-        if given is None and self.subcommand == "fit":
-            return None
-        named = {"best": best / "best.ckpt", "last": last / LAST}
-        file = named.get(given or "best", Path(given or ""))
-        if given is None and not file.is_file():
-            file = named["last"]
-        if file == named["last"] and (file.is_file() or previous(file).is_file()):
-            return str(newest(file))
-        if file.is_file():
-            if wrong := damage(file):
-                raise ValueError(
-                    f"ckpt_path={given!r}: {file} cannot be used, {wrong}; name another, such as {named['last']}"
-                )
-            return str(file)
-        if given == "last" and self.subcommand == "fit":  # so that one command both starts and continues a run
-            print(f"ckpt_path='last': there is no {file} yet; training begins anew", file=sys.stderr)
-            return None
-        raise FileNotFoundError(
-            f"ckpt_path={given!r}: there is no file {file}; train first with `lambda-seq fit`, or name a checkpoint "
-            "with --ckpt_path"
-        )
+        if self.subcommand == "baseline":
+            self.config_init = self.parser.instantiate_classes(self.config)
+            self.datamodule = self.config_init[self.subcommand].data
+        else:
+            super().instantiate_classes()
+        self._following.hand_over(self.datamodule)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer with loggers in the output folder, progress bar and callbacks."""
+        # Private to Lightning: a value of the subcommand's configuration
         trainer = self._get(self.config_init, "trainer")
         output = self._get(self.config_init, "output_dir")
-        if trainer.logger is None or trainer.logger is True:
+        if not trainer.barebones and (trainer.logger is None or trainer.logger is True):
             kwargs["logger"] = self.subcommand == "fit" and [
                 TensorBoardLogger(output, name="tensorboard"),
                 CSVLogger(output, name="csv"),
@@ -191,53 +193,143 @@ class LambdaCLI(LightningCLI):
         together = self._get(self.config_init, "sequence_parallel")
         if together > 1:
             kwargs["strategy"] = make_strategy(together, trainer.strategy)
-        callbacks = [*(trainer.callbacks or []), SeededSteps(self._get(self.config, "seed_everything") or 0)]
-        decay = self._get(self.config_init, "ema_decay")
-        if decay is not None and self.subcommand == "fit":
-            callbacks.append(WeightEMA(decay))
-        callbacks.append(Throughput())
-        if kwargs.get("logger", trainer.logger) and not trainer.fast_dev_run:
-            callbacks.append(LearningRateMonitor("step"))
-        if trainer.enable_progress_bar is not False:
-            callbacks.append(ProgressBar())
         given = trainer.plugins or []
         plugins = list(given) if isinstance(given, list) else [given]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(AtomicCheckpoints())
         if trainer.sync_batchnorm and not any(isinstance(plugin, LayerSync) for plugin in plugins):
             plugins.append(SyncedNorms())
-        return super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
+        kwargs |= {
+            "callbacks": self._callbacks(trainer, bool(kwargs.get("logger", trainer.logger))),
+            "plugins": plugins,
+        }
+        unwanted = () if self._keeps(trainer) else ("best", "last")
+        # Private to Lightning, whose public `instantiate_trainer` leaves no callback out
+        keys = [key for key in self._parser(self.subcommand).callback_keys if key not in unwanted]
+        return self._instantiate_trainer({**trainer, **kwargs}, [self._get(self.config_init, key) for key in keys])
+
+    @staticmethod
+    def _keeps(trainer: Any) -> bool:
+        """Whether checkpoints are kept."""
+        return trainer.enable_checkpointing is not False and not trainer.barebones
+
+    def _callbacks(self, trainer: Any, logs: bool) -> list[Callback]:
+        """The configured callbacks, and those that each run has but for the ones that are options of their own."""
+        callbacks = given_callbacks(trainer.callbacks)
+        callbacks.append(SeededSteps(self._get(self.config, "seed_everything") or 0))
+        callbacks += self._following.callbacks
+        if self.subcommand == "fit":
+            options = flattened(self.config[self.subcommand].as_dict())
+            callbacks.append(Resuming(options, self._get(self.config, "ckpt_path")))
+            ends = {"tests": self._get(self.config, "test_after_fit"), "exports": self._get(self.config, "export")}
+            callbacks.append(Ending(**ends, keeps=self._keeps(trainer)))
+            decay = self._get(self.config_init, "ema_decay")
+            if decay is not None:
+                callbacks.append(WeightEMA(decay))
+        callbacks.append(Throughput())
+        if logs and not any(isinstance(one, LearningRateMonitor) for one in callbacks):
+            callbacks.append(LearningRateMonitor("step"))
+        shows = trainer.enable_progress_bar is not False and not trainer.barebones
+        if shows and not any(isinstance(callback, AnyProgressBar) for callback in callbacks):
+            callbacks.append(ProgressBar())
+        return callbacks
+
+    def _tests(self) -> bool:
+        """Whether fit ends with a test."""
+        wanted = self._get(self.config, "test_after_fit") and self.trainer.limit_test_batches != 0
+        return bool(wanted and self.datamodule.tested)
+
+    # Private to Lightning: `before_fit` and `after_fit` cannot hold what is to be given back whatever ends the fit
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run it; a fit alone in its folders.
+
+        Raises:
+            ValueError: results cannot be written where they are to be, another run writes there, or another program
+                uses the port at which processes would meet.
+        """
+        if subcommand == "baseline":
+            self._fit_baseline()
+            return
+        if subcommand == "fit" and self._get(self.config, "baseline"):
+            check_comparable(self.model)
+        if not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            check_places(*self._places(subcommand))
+        check_port(self.trainer)
+        with ExitStack() as lock:
+            if subcommand == "fit" and rank_zero_only.rank == 0 and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+                folders = [self._get(self.config, name) for name in ("output_dir", "best.dirpath", "last.dirpath")]
+                lock.enter_context(alone(map(Path, folders)))
+            super()._run_subcommand(subcommand)
+
+    def _fit_baseline(self) -> None:
+        """Fit it, in one process alone."""
+        check_places(*self._places("baseline"))
+        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            run(self.datamodule, Path(self._get(self.config, "output_dir")))
+
+    def _places(self, subcommand: str) -> tuple[dict[str, Path], dict[str, Path]]:
+        """Files and folders that a subcommand writes results to, by their options."""
+        if subcommand == "predict":
+            return {"predictions.path": Path(self._get(self.config, "predictions.path"))}, {}
+        if subcommand == "baseline":
+            output = Path(self._get(self.config, "output_dir"))
+            return {"output_dir": output / FILE}, {"output_dir": output}
+        reports = {"reports.folder": Path(self._get(self.config, "reports.folder"))}
+        if subcommand != "fit":
+            return {}, reports
+        output = Path(self._get(self.config, "output_dir"))
+        below = ("model", "csv", "tensorboard")
+        folders = {"output_dir": output} | {f"output_dir, its {name}": output / name for name in below} | reports
+        return {
+            "curves.path": Path(self._get(self.config, "curves.path")),
+            "output_dir": output / "summary.json",
+        }, folders
 
     def after_fit(self) -> None:
-        """Test the best checkpoint, save its network by itself, and say what the run has left where."""
+        """Test the best checkpoint, save its network by itself, and say what the run has left where.
+
+        Without validation, or without checkpoints, the last weights take its place.
+        """
         trainer, output = self.trainer, Path(self._get(self.config, "output_dir"))
-        kept = self._get(self.config_init, "best")
-        best = Path(kept.dirpath) / "best.ckpt" if kept.best_model_path else None
+        trainer_options, kept = (self._get(self.config_init, name) for name in ("trainer", "best"))
+        best = Path(kept.dirpath) / BEST if kept.best_model_path else None
         tested: dict[str, Any] = {}
-        if best and self._get(self.config, "test_after_fit") and "test" in self.datamodule.splits:
-            tested |= trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best, weights_only=True)[0]
-        if trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
+        last = Path(self._get(self.config, "last").dirpath) / LAST if self._keeps(trainer_options) else None
+        if trainer.fast_dev_run or not trainer.global_step:  # type: ignore[attr-defined]
+            return
+        if self._tests():
+            # Weights that are spread over processes come from a file; others without validation are there
+            source = best or (last if isinstance(self.model, FSDPModule) else None)
+            for figures in trainer.test(self.model, datamodule=self.datamodule, ckpt_path=source, weights_only=True):
+                tested |= figures
+        if not trainer.is_global_zero:
             return
         files = {
             "best checkpoint": best,
-            "last checkpoint": Path(self._get(self.config, "last").dirpath) / LAST,
-            "model": self._export(best, tested),
+            "last checkpoint": last,
+            "model": self._export(best, last, tested),
             "curves": Path(self._get(self.config, "curves").path),
         }
         if tested:
             reports = Path(self._get(self.config, "reports").folder)
             files |= {"report": reports / "test_report.csv", "confusion matrix": reports / "test_confusion_matrix.png"}
-        summary = tested | {name: str(file) for name, file in files.items() if file and file.exists()}
-        (output / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-        for name, value in summary.items():
-            print(f"{name:22} {value:.4f}" if isinstance(value, float) else f"{name:22} {value}")
+        left = {name: str(file) for name, file in files.items() if file and file.exists()}
+        _write(output / "summary.json", tested | left)
+        words = ""
+        if self._get(self.config, "baseline"):
+            baseline, words = beside(self.trainer, output, tested, kept)
+            tested = tested | baseline
+            _write(output / "summary.json", tested | left)
+        show(tested | left)
+        if words:
+            print(words)
 
-    def _export(self, best: Path | None, tested: dict[str, float]) -> Path | None:
+    def _export(self, best: Path | None, last: Path | None, tested: dict[str, float]) -> Path | None:
         """The folder of the best network, or without validation of the last; none of a task that makes no model."""
         if not self._get(self.config, "export") or not isinstance(self.model, Training) or not self.model.exports:
             return None
-        metrics, source = tested, best or Path(self._get(self.config, "last").dirpath) / LAST
-        if isinstance(self.model, FSDPModule):  # its weights are spread, those of the file are not
+        metrics, source = tested, best or last
+        if isinstance(self.model, FSDPModule) and source:  # its weights are spread, those of the file are not
             whole(self.model, source)
         elif best and not tested:  # a test has loaded its weights already
             self.model.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
@@ -256,20 +348,22 @@ def main() -> None:
     lightning_log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     lightning_log.addFilter(lambda record: "Tip: For seamless" not in record.getMessage())  # other products
     try:
-        with own_store():
+        with together(), ending_when_asked(), own_store():
             LambdaCLI(
                 LightningModule,
                 Data,
+                trainer_class=CommandTrainer,
                 subclass_mode_model=True,
                 subclass_mode_data=True,
                 seed_everything_default=0,
                 auto_configure_optimizers=False,
                 save_config_kwargs={"overwrite": True},
+                parser_class=Parser,
             )
     except SIGTERMException as stop:  # of Lightning, as in a test, it comes without a status
         sys.exit(STOPPED if stop.code is None else stop.code)
-    except (ValueError, TypeError, OSError, UnpicklingError, MisconfigurationException) as error:
-        if os.environ.get(TRACEBACK):
+    except (*ERRORS, RuntimeError) as error:
+        if os.environ.get(TRACEBACK) or not (isinstance(error, ERRORS) or NO_METRIC in str(error)):
             raise
         print(f"error: {_message(error)}\n({TRACEBACK}=1 shows where)", file=sys.stderr)
         sys.exit(1)
@@ -280,23 +374,20 @@ def _message(error: BaseException) -> str:
     while error.__cause__ and str(error).startswith("Does not validate against any of the Union subtypes"):
         error = error.__cause__
     text = str(error).strip()
+    if isinstance(error, ModuleNotFoundError) and str(error.name).partition(".")[0] in WHERE_NEEDED:
+        text = f"{text}: {INSTALL}"
     if "Original Traceback" in text:
         text = text.splitlines()[-1].partition(": ")[2]
     return text or type(error).__name__
 
 
+def _write(file: Path, summary: dict[str, Any]) -> None:
+    file.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+
+
 def _monitor(class_path: str) -> tuple[str, str]:
     """The metric that tells which checkpoint of a task is best, and whether "max" or "min" of it is."""
-    module, _, name = class_path.rpartition(".")
-    return getattr(getattr(importlib.import_module(module), name), "monitor", ("val/accuracy", "max"))
-
-
-def _located(word: str) -> str:
-    """A configuration that is not found here, but from the project's root, as that; any other word as it is."""
-    option, equals, value = word.rpartition("=")
-    if Path(value).suffix in (".yaml", ".yml") and not Path(value).exists() and (ROOT / value).is_file():
-        return f"{option}{equals}{ROOT / value}"
-    return word
+    return getattr(class_at(class_path), "monitor", ("val/accuracy", "max"))
 
 
 if __name__ == "__main__":

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from torch.distributed.tensor import DTensor
 
-from tasks.data.tokens import Tokens
-from tasks.training import Training
+from lambda_seq.models.hub.folder import remove_unfinished
+from lambda_seq.models.inputs import INPUTS
+from lambda_seq.tasks.data.reading.tokens import Tokens
+from lambda_seq.tasks.facts import Facts
+from lambda_seq.tasks.training import Training
 
-SIZES = ("in_channels", "image_size", "max_length")
-INPUT = {
-    "image": "Pixels (B, C, H, W) from 0 to 255, standardised per channel: (x − `mean`) / `std` of `preprocessing`.",
-    "features": "Features (B, N, C) of N positions; `preprocessing` says how they were standardised.",
-    "waveform": "Samples (B, N) of one channel; `preprocessing` says at which rate, and how they were standardised.",
-    "tokens": "Token ids (B, N), and a mask (B, N) that is True at real positions. ",
-}
 IDS = {
     "bytes": "A text is its bytes: the id of byte b is 1 + b, and 0 is padding.",
+    "words": "A text is its words, each a hash: `lambda_seq.models.words.word_ids(text)`; 0 is padding.",
     "tokenizer": "The tokenizer comes with the model; `preprocessing` has the id of padding.",
 }
 
 
 def export(task: Training, folder: Path, *, source: str, metrics: dict[str, float]) -> Path | None:
     """Save a task's network with labels, tokenizer and what the data module measured, as a folder to share.
+
+    What a run that was killed has left of an export is removed; no other run may write to the folder meanwhile.
 
     Args:
         task: with the weights to save.
@@ -37,31 +35,22 @@ def export(task: Training, folder: Path, *, source: str, metrics: dict[str, floa
     """
     if any(isinstance(parameter, DTensor) for parameter in task.network.parameters()):
         return None
-    facts: dict[str, Any] = task.hparams["facts"]
-    tokens = facts.get("tokens")
+    remove_unfinished(folder)
+    facts = task.facts
     return task.network.save_pretrained(
         folder,
         labels=getattr(task, "labels", None),
-        tokenizer=Tokens.from_facts(tokens).tokenizer if tokens else None,
-        preprocessing=preprocessing(facts),
+        tokenizer=None if facts.tokens is None else Tokens.from_facts(facts.tokens.to_dict()).tokenizer,
+        preprocessing=facts.preparation(),
         card=card(facts, source, metrics),
     )
 
 
-def preprocessing(facts: dict[str, Any]) -> dict[str, Any]:
-    """Of the facts of a data module those that tell how to make the network's input."""
-    kept: dict[str, Any] = {name: facts[name] for name in ("input", "mean", "std", "audio") if name in facts}
-    kept |= {name: facts["options"][name] for name in SIZES if name in facts["options"]}
-    if "tokens" in facts:  # without the tokenizer itself, which has a file of its own
-        kept["tokens"] = {name: facts["tokens"][name] for name in ("kind", "pad", "vocab_size")}
-    return kept
-
-
-def card(facts: dict[str, Any], source: str, metrics: dict[str, float]) -> str:
+def card(facts: Facts, source: str, metrics: dict[str, float]) -> str:
     """What the model card says of input, data and results, as Markdown."""
-    takes = INPUT[facts["input"]] + (IDS[facts["tokens"]["kind"]] if "tokens" in facts else "")
+    takes = INPUTS[facts.kind].said + ("" if facts.tokens is None else f" {IDS[facts.tokens.kind]}")
     name = Path(source).name if Path(source).exists() else source  # where it lies here concerns nobody
-    lines = ["## Input", "", takes.strip(), "", "## Training", "", f"Trained with lambda_seq on `{name}`."]
+    lines = ["## Input", "", takes, "", "## Training", "", f"Trained with lambda_seq on `{name}`."]
     if metrics:
         lines += ["", "| metric | value |", "|---|---:|"]
         lines += [f"| {name} | {value:.4f} |" for name, value in metrics.items()]

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
-from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 
-from lambda_seq.layers import WHOLE, Whole
-from lambda_seq.models.generation import GenerativeModel
-from tasks.data.packs import IGNORED
-from tasks.distributed import weighed
-from tasks.training import Batch, Training
+from lambda_seq import parallel
+from lambda_seq.functional import Packing
+from lambda_seq.layers import UNSHARDED, SequenceContext
+from lambda_seq.models import Model
+from lambda_seq.models.sequence.generation import GenerativeModel
+from lambda_seq.tasks.data.language.packs import IGNORED
+from lambda_seq.tasks.facts import Facts
+from lambda_seq.tasks.metrics import Mean, exact, exact_device, full
+from lambda_seq.tasks.networks import network_for
+from lambda_seq.tasks.training import Batch, Training
 
 
 class LanguageModelling(Training):
@@ -30,63 +35,70 @@ class LanguageModelling(Training):
         network: name of a language model; `python -c "from lambda_seq import list_models; print(list_models('*_lm*'))"`
             lists them.
         options: arguments of the network. Sizes that follow from the data (vocab_size, max_length) are filled in.
-        optimizer: any of torch.optim, or a function of parameters; default AdamW with lr 0.001 and weight_decay 0.05.
-            Biases, norms and position tables do not decay.
-        warmup: part of the steps in which the learning rate grows linearly from 0.
-        final_lr: learning rate at the last step, as a part of the greatest; it falls along a cosine.
-        schedule_steps: optimizer steps over which the learning rate goes its way; default: all steps of
-            --trainer.max_epochs, or else --trainer.max_steps. Give it if a run is stopped by fewer epochs and resumed.
-        facts: what the data module says of its data; set by the data module.
+        facts: what a data module says of its data; default: those of the trainer's.
+        training: as for `Training`.
     """
+
+    shares_sequences = True
+    compared = "bits_per_byte"
 
     def __init__(
         self,
         network: str = "lambda_lm",
         options: dict[str, Any] | None = None,
-        optimizer: OptimizerCallable | None = None,
-        warmup: float = 0.05,
-        final_lr: float = 0.0,
-        schedule_steps: int | None = None,
-        facts: dict[str, Any] | None = None,
+        facts: Facts | dict[str, Any] | None = None,
+        **training: Any,
     ) -> None:
-        super().__init__(
-            network,
-            options,
-            facts,
-            optimizer=optimizer,
-            warmup=warmup,
-            final_lr=final_lr,
-            schedule_steps=schedule_steps,
-        )
-        if not isinstance(self.network, GenerativeModel):
+        super().__init__(network, options, **training)
+        self.begin(facts)
+
+    def build(self, facts: Facts | Mapping[str, Any] | None) -> None:
+        """The network, and what counts.
+
+        Raises:
+            ValueError: the network predicts no next token, or the data are no text, or have other tokens.
+        """
+        super().build(facts)
+        if self.facts.labels is not None or self.facts.tokens is None:
+            raise ValueError("facts: the data are for classification and have no next tokens; choose CorpusData")
+        needed, found = self.facts.options["vocab_size"], self.network.vocab_size
+        if found is not None and found < needed:
+            raise ValueError(f"options.vocab_size={found}: the data have {needed} tokens; leave it out")
+        self.train_scores, self.val_scores, self.test_scores = Scores(self.train_loss), Scores(), Scores()
+
+    def make_network(self) -> Model:
+        """A language model.
+
+        Raises:
+            ValueError: the network of this name is none.
+        """
+        network = network_for(self.named, self.options, self.facts)
+        if not isinstance(network, GenerativeModel):
             raise ValueError(
-                f"network={network!r} is a {type(self.network).__name__}, which predicts no next token: choose a "
+                f"network={self.named!r} is a {type(network).__name__}, which predicts no next token: choose a "
                 "language model, such as lambda_lm"
             )
-        self.save_hyperparameters(ignore=["optimizer"])
-        known: dict[str, Any] = self.hparams["facts"]
-        if "labels" in known or "tokens" not in known:
-            raise ValueError("facts: the data are for classification and have no next tokens; choose CorpusData")
-        needed, found = known["options"]["vocab_size"], self.network.vocab_size
-        if found < needed:
-            raise ValueError(f"options.vocab_size={found}: the data have {needed} tokens; leave it out")
-        self.train_scores, self.val_scores, self.test_scores = Scores(), Scores(), Scores()
+        return network
 
     def forward(self, batch: Batch) -> Float[Tensor, "B N vocab_size"]:
         """Logits of the token after each of "x" (B, N), of several documents in a row as "documents" says."""
-        logits: Tensor = self.network(batch["x"], batch.get("mask"), batch["documents"])
+        packing: Packing = batch["documents"].packing
+        logits: Tensor = self.network(batch["x"], packing.mask, packing)  # its own mask, which it need not compare
         return logits
 
     @property
-    def shards(self) -> Whole:
+    def sequence(self) -> SequenceContext:
         """What knows of the processes that share the rows."""
-        return getattr(self.network, "shards", WHOLE)
+        return getattr(self.network, "sequence", UNSHARDED)
+
+    def chunk(self, whole: Tensor, fill: int) -> Tensor:
+        """The positions of rows that the network has in this process."""
+        return parallel.chunk_for(self.network, whole, fill=fill)
 
     def losses(self, batch: Batch) -> Float[Tensor, "B n"]:
         """Nats of each prediction, 0 where it does not count; of rows that processes share, at this one's positions."""
-        logits, target = self(batch).float(), self.shards.chunk(batch["target"], fill=IGNORED)
-        losses = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=IGNORED, reduction="none")
-        return losses.view_as(target)
+        logits, target = full(self(batch)), self.chunk(batch["target"], IGNORED)
+        return self.network.objective.losses(logits, target)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Nats per token of a batch."""
@@ -101,40 +113,42 @@ class LanguageModelling(Training):
         self._step("test", batch)
 
     def _step(self, stage: str, batch: Batch) -> Tensor:
-        nats, count = self.shards.sum(self.losses(batch).sum()), (batch["target"] != IGNORED).sum()
+        nats, count = self.sequence.sum(self.losses(batch).sum()), (batch["target"] != IGNORED).sum()
         loss = nats / count.clamp_min(1)
         scores: Scores = getattr(self, f"{stage}_scores")
-        scores.update(nats.detach(), count, batch["bytes"].sum())
-        rows = len(batch["x"])
+        scores.update(nats.detach(), count, float(batch["bytes"].sum()))
         if stage == "train":
-            loss = weighed(self, loss, count)
-            self.log("train/loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=rows, sync_dist=True)
-        else:
-            self.log(f"{stage}/loss", scores.loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=rows)
-        for name in ("perplexity", "bits_per_byte"):
+            self.weigh(loss, count)
+            return loss
+        for name in ("loss", "perplexity", "bits_per_byte"):
             score: Metric = getattr(scores, name)
-            self.log(f"{stage}/{name}", score, on_step=False, on_epoch=True, prog_bar=True, batch_size=rows)
+            self.log(f"{stage}/{name}", score, on_epoch=True, prog_bar=True, batch_size=len(batch["x"]))
         return loss
+
+    @property
+    def training_metrics(self) -> Mapping[str, Metric]:
+        """Loss, perplexity and bits per byte."""
+        scores = self.train_scores
+        others = {"train/perplexity": scores.perplexity, "train/bits_per_byte": scores.bits_per_byte}
+        return {"train/loss_epoch": self.train_loss, **others}
 
     def predict_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
         """Of each piece of the rows, one after another: "id", and "nats", "tokens" and "bytes" (P,)."""
-        losses = self.losses(batch)
-        counts = (self.shards.chunk(batch["target"], fill=IGNORED) != IGNORED).long()
-        rows, most = batch["bytes"].shape
-        documents = self.shards.chunk(batch["documents"], fill=-1)
-        piece = documents.clamp_min(0) + most * torch.arange(rows, device=documents.device)[:, None]  # (B, N)
-        real = torch.tensor([[place < len(names) for place in range(most)] for names in batch["id"]])
-        real = real.flatten().to(documents.device)
+        losses, packing = self.losses(batch), batch["documents"].packing
+        counts = (self.chunk(batch["target"], IGNORED) != IGNORED).long()
+        pieces = self.chunk(packing.number, -1).clamp_min(0)  # (B, N), padding has no losses
 
         def by_piece(values: Tensor) -> Tensor:
-            sums = values.new_zeros(rows * most).index_add_(0, piece.flatten(), values.flatten())
-            return self.shards.sum(sums)[real].cpu()
+            place = pieces.flatten().to(values.device)
+            sums = values.new_zeros(max(len(packing), 1)).index_add_(0, place, values.flatten())
+            return self.sequence.sum(sums).cpu()[: len(packing)]
 
+        sizes = [row[: len(names)] for row, names in zip(batch["bytes"], batch["id"], strict=True)]
         return {
             "id": [name for names in batch["id"] for name in names],
-            "nats": by_piece(losses.double() if losses.device.type != "mps" else losses),
+            "nats": by_piece(exact(losses, exact_device(losses.device))),
             "tokens": by_piece(counts),
-            "bytes": batch["bytes"].flatten()[real].cpu(),
+            "bytes": torch.from_numpy(np.concatenate(sizes)),
         }
 
     def prediction_table(self) -> DocumentTable:
@@ -143,28 +157,40 @@ class LanguageModelling(Training):
 
 
 class Scores(nn.Module):
-    """Loss in nats per token, perplexity, and bits per byte, over any number of batches."""
+    """Loss in nats per token, perplexity, and bits per byte, over any number of batches.
 
-    def __init__(self) -> None:
+    Args:
+        loss: what counts the loss; None for a new one.
+    """
+
+    def __init__(self, loss: Mean | None = None) -> None:
         super().__init__()
-        self.loss, self.perplexity, self.bits_per_byte = MeanMetric(), Perplexity(), MeanMetric()
+        self.loss, self.perplexity, self.bits_per_byte = loss or Mean(), Perplexity(), BitsPerByte()
 
-    def update(self, nats: Tensor, tokens: Tensor, size: Tensor) -> None:
+    def update(self, nats: Tensor, tokens: Tensor, size: Tensor | float) -> None:
         """Add the sum of nats of some predictions, their number, and bytes of the text they predict."""
-        loss = nats / tokens.clamp_min(1)
-        self.loss.update(loss, tokens)
-        self.perplexity.update(loss, tokens)
-        # A batch of nothing but ends has no byte to share its bits: weighed by next to nothing they still add up.
-        size = size.clamp_min(1e-6)
-        self.bits_per_byte.update(nats / math.log(2) / size, size)
+        device = exact_device(nats.device)
+        mean = exact(nats, device) / exact(tokens, device).clamp_min(1)
+        self.loss.update(mean, tokens)
+        self.perplexity.update(mean, tokens)
+        self.bits_per_byte.update(nats, size)
 
 
-class Perplexity(MeanMetric):
+class Perplexity(Mean):
     """The exponential of a mean."""
 
     def compute(self) -> Tensor:
         """Of all updates."""
         return super().compute().exp()
+
+
+class BitsPerByte(Mean):
+    """Bits over bytes; a batch of nothing but ends has bits, and no byte to share them."""
+
+    def update(self, nats: Tensor, size: Tensor | float) -> None:  # type: ignore[override]
+        """Add the sum of nats of some predictions, and bytes of the text they predict."""
+        self.mean_value += exact(nats, self.weight.device) / math.log(2)
+        self.weight += exact(size, self.weight.device)
 
 
 class DocumentTable:

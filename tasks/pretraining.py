@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Shaped
-from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
-from torchmetrics import R2Score
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics import Metric, R2Score
 
-from lambda_seq.models import LambdaEncoder
-from tasks.distributed import weighed
-from tasks.metrics import mean_loss, own_rows
-from tasks.training import Batch, Training
+from lambda_seq.models import LambdaEncoder, Model, accepted_options
+from lambda_seq.models.registry import class_of
+from lambda_seq.tasks.facts import Facts
+from lambda_seq.tasks.metrics import Exact, Mean, exact, full, mean_loss, own_rows
+from lambda_seq.tasks.networks import network_for
+from lambda_seq.tasks.trainers import trainer_of
+from lambda_seq.tasks.training import Batch, Training
 
 STAGES = {"train": 0, "val": 1, "test": 2}
+TUNED = ("num_classes", "pool", "head", "head_options")  # options of the head, which fine-tuning makes anew
 
 
 class MaskedPretraining(Training):
     """An encoder that learns to fill in what is hidden from it; labels are ignored.
 
-    Spans of positions are hidden, and a linear head says of each hidden position what stood there:
+    Spans of positions are hidden, and the head "tokens" or "values" says of each hidden position what stood there:
 
     - of tokens, which: cross entropy. Hidden ones are replaced by the padding id. It stands at no real position, so
       that it can be told from all others, and fine-tuning goes on with the same vocabulary. Where the stem has strides,
@@ -38,25 +41,22 @@ class MaskedPretraining(Training):
       mean and deviation of the clip: mean squared error. Hidden samples are zeros, so that no frame beside them can
       hear them, and a learned vector stands for hidden frames.
 
-    Which positions are hidden depends on the seed and the step alone, so that a resumed run hides what the
-    uninterrupted one did; validation and test hide the same each time. Logged are the loss, and accuracy (tokens) or R²
-    (others) at hidden positions. Fine-tune with `Classification` and `init_from`: a checkpoint of this.
+    Which positions of a row are hidden depends on the seed, the epoch and what the row holds alone: not on its batch,
+    its padding or the number of processes, so that a resumed run hides what the uninterrupted one did; validation and
+    test hide the same each time. Logged are the loss, and accuracy (tokens) or R² (others) at hidden positions.
+    Fine-tune with `Classification` and `init_from`: a checkpoint of this.
 
     Spans are those of wav2vec 2.0 (A. Baevski et al., 2020): each position begins one with the same probability, and
     they may overlap. The probability is such that a position is hidden with probability `hidden`.
 
     Args:
         network: name of an encoder; `python -c "from lambda_seq import list_models; print(list_models())"` lists all.
-        options: arguments of the network; those of the fine-tuning. Sizes that follow from the data are filled in.
+        options: arguments of the network; those of the fine-tuning, of which num_classes and pool are its own. Sizes
+            that follow from the data are filled in.
         hidden: share of the positions that is hidden, above 0 and below 1.
         span: positions (frames, behind strides) that are hidden together.
-        optimizer: any of torch.optim, or a function of parameters; default AdamW with lr 0.001 and weight_decay 0.05.
-            Biases, norms and position tables do not decay.
-        warmup: part of the steps in which the learning rate grows linearly from 0.
-        final_lr: learning rate at the last step, as a part of the greatest; it falls along a cosine.
-        schedule_steps: optimizer steps over which the learning rate goes its way; default: all steps of
-            --trainer.max_epochs, or else --trainer.max_steps. Give it if a run is stopped by fewer epochs and resumed.
-        facts: what the data module says of its data; set by the data module.
+        facts: what a data module says of its data; default: those of the trainer's.
+        training: as for `Training`.
     """
 
     exports = False  # of its encoder, fine-tuning makes a model
@@ -67,59 +67,50 @@ class MaskedPretraining(Training):
         options: dict[str, Any] | None = None,
         hidden: float = 0.3,
         span: int = 6,
-        optimizer: OptimizerCallable | None = None,
-        warmup: float = 0.05,
-        final_lr: float = 0.0,
-        schedule_steps: int | None = None,
-        facts: dict[str, Any] | None = None,
+        facts: Facts | dict[str, Any] | None = None,
+        **training: Any,
     ) -> None:
-        super().__init__(
-            network,
-            options,
-            facts,
-            optimizer=optimizer,
-            warmup=warmup,
-            final_lr=final_lr,
-            schedule_steps=schedule_steps,
-        )
+        super().__init__(network, options, **training)
         if not 0 < hidden < 1:
             raise ValueError(f"hidden={hidden}: expected a share of the positions above 0 and below 1")
         if span < 1:
             raise ValueError(f"span={span}: expected at least 1 position")
-        if not isinstance(self.network, LambdaEncoder):
-            raise ValueError(
-                f"network={network!r} is a {type(self.network).__name__}, which has no features of each position: "
-                "choose lambda_encoder, and of images give --data.as_sequence true"
-            )
-        self.save_hyperparameters(ignore=["optimizer"])
-        known: dict[str, Any] = self.hparams["facts"]
         self.hidden, self.span = hidden, span
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0))  # of --seed_everything
-        self.tokens = self.network.input_kind == "tokens"
-        self.pad = known.get("tokens", {}).get("pad", 0)
-        self.frame: int = self.network.stem.stride  # samples or tokens of a frame; otherwise 1
+        self.begin(facts)
 
-        full = self.network.options or {}
-        channels = full.get("in_channels") or 1
-        vocab_size = full.get("vocab_size") or 257
-        outputs = self.frame * (vocab_size if self.tokens else channels)
-        dim = self.network.head.in_features
-        self.network.head = nn.Linear(dim, outputs)  # for each position
-        self.network.pool.requires_grad_(False)  # nothing is pooled
+    def build(self, facts: Facts | Mapping[str, Any] | None) -> None:
+        """The encoder, what stands for hidden frames, and what counts."""
+        super().build(facts)
+        self.tokens = self.facts.kind == "tokens"
+        self.pad = 0 if self.facts.tokens is None else self.facts.tokens.pad
+        self.frame: int = self.encoder.stem.stride  # samples or tokens of a frame; otherwise 1
+        dim = self.encoder.dim
         self.vector = None if self.tokens else nn.Parameter(torch.randn(dim) * dim**-0.5)  # in place of what is hidden
-
-        name = "accuracy" if self.tokens else "r2"
+        self.metric = "accuracy" if self.tokens else "r2"
         for stage in STAGES:
-            metric = (
-                MulticlassAccuracy(vocab_size, average="micro", validate_args=False) if self.tokens else Explained()
-            )
-            setattr(self, f"{stage}_{name}", metric)
+            setattr(self, f"{stage}_{self.metric}", Hits() if self.tokens else Explained())
         self.val_loss, self.test_loss = mean_loss(), mean_loss()
-        self.metric = name
+
+    def make_network(self) -> Model:
+        """An encoder with a head that says what stood at each position, in place of the one of the fine-tuning.
+
+        Raises:
+            ValueError: the network is no encoder of sequences.
+        """
+        if self.facts.kind == "image" or "pool" not in accepted_options(self.named):
+            raise ValueError(
+                f"network={self.named!r} is a {class_of(self.named)}, which has no features of each position: "
+                "choose lambda_encoder, and of images give --data.as_sequence true"
+            )
+        options = {name: value for name, value in (self.options or {}).items() if name not in TUNED}
+        sizes = {name: value for name, value in self.facts.options.items() if name not in TUNED}
+        head = "tokens" if self.facts.kind == "tokens" else "values"
+        return network_for(self.named, options, replace(self.facts, options=sizes), head=head)
 
     @property
     def encoder(self) -> LambdaEncoder:
-        """The network, whose head answers for each position."""
+        """The network."""
         return self.network  # type: ignore[return-value]
 
     def forward(self, x: Tensor, mask: Bool[Tensor, "B N"] | None, hidden: Bool[Tensor, "B M"]) -> Float[Tensor, "n o"]:
@@ -130,12 +121,9 @@ class MaskedPretraining(Training):
             channels together).
         """
         covered = self._samples(hidden, x.shape[1])  # (B, N)
-        if self.vector is None:
-            features, _ = self.encoder.features(x.masked_fill(covered, self.pad), mask)  # (B, M, dim)
-        else:
-            x = x.masked_fill(covered if x.ndim == 2 else covered[..., None], 0)
-            with replaced(self.encoder.stem, hidden, self.vector):
-                features, _ = self.encoder.features(x, mask)  # (B, M, dim)
+        x = x.masked_fill(covered if x.ndim == 2 else covered[..., None], self.pad)
+        behind = None if self.vector is None else (hidden, self.vector)
+        features, _ = self.encoder.features(x, mask, hidden=behind)  # (B, M, dim)
         return self.encoder.head(features[hidden])
 
     def setup(self, stage: str) -> None:
@@ -164,13 +152,13 @@ class MaskedPretraining(Training):
 
     def _step(self, stage: str, batch: Batch, batch_index: int) -> Tensor:
         x, mask = self.inputs(batch)
-        hidden = self._choose(stage, x, mask, batch_index)  # (B, M)
+        hidden = self._choose(stage, x, mask, batch_index, batch)  # (B, M)
         if stage != "train":
             hidden[own_rows(self, batch_index, len(hidden)) :] = False
         at_once = batch.get("at_once", len(x))  # all windows of long documents may be too many
         masks = [None] * len(x) if mask is None else mask.split(at_once)
         pieces = zip(x.split(at_once), masks, hidden.split(at_once), strict=False)
-        answer = torch.cat([self(*piece) for piece in pieces]).float()  # (n, outputs)
+        answer = full(torch.cat([self(*piece) for piece in pieces]))  # (n, outputs)
         target, real = self._targets(x, mask, hidden)  # (n, frame · C)
         if self.tokens:
             answer, target = answer.unflatten(1, (self.frame, -1))[real], target[real]  # (t, vocab_size), (t,)
@@ -178,30 +166,46 @@ class MaskedPretraining(Training):
         else:
             loss = ((answer - target).square() * real).sum() / real.sum().clamp_min(1)
             answer, target = answer[real], target[real]
-        metric = getattr(self, f"{stage}_{self.metric}")
-        if len(target):
-            metric.update(answer, target)
-        options: dict[str, Any] = {"on_epoch": True, "prog_bar": True, "batch_size": len(target)}
+        metric: Metric = getattr(self, f"{stage}_{self.metric}")
+        mean: Metric = getattr(self, f"{stage}_loss")
+        mean.update(loss, len(target))
+        metric.update(answer, target)
         if stage == "train":
-            loss = weighed(self, loss, len(target))
-            self.log("train/loss", loss, on_step=True, sync_dist=True, **options | {"batch_size": len(x)})
+            self.weigh(loss, len(target))
         else:
-            mean = self.val_loss if stage == "val" else self.test_loss
-            mean.update(loss.detach(), len(target))
-            self.log(f"{stage}/loss", mean, on_step=False, **options)
-        self.log(f"{stage}/{self.metric}", metric, on_step=False, **options)
+            for name, figure in (("loss", mean), (self.metric, metric)):
+                self.log(f"{stage}/{name}", figure, on_epoch=True, prog_bar=True, batch_size=len(target))
         return loss
 
-    def _choose(self, stage: str, x: Tensor, mask: Tensor | None, batch_index: int) -> Bool[Tensor, "B M"]:
-        """Real positions to hide, chosen on the CPU, so that all devices hide the same."""
-        training = stage == "train" and self._trainer is not None
-        epoch = self.trainer.current_epoch if training else 0
-        rank = 0 if self._trainer is None else self.trainer.global_rank
-        entropy = [self.seed, STAGES[stage], epoch, batch_index, rank]
-        generator = torch.Generator().manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
-        hidden = choose_spans(x.shape[0], -(-x.shape[1] // self.frame), self.hidden, self.span, generator)
-        hidden = hidden.to(x.device)
-        return hidden if mask is None else hidden & mask[:, :: self.frame]
+    @property
+    def training_metrics(self) -> Mapping[str, Metric]:
+        """Loss, and accuracy or R²."""
+        return {"train/loss_epoch": self.train_loss, f"train/{self.metric}": getattr(self, f"train_{self.metric}")}
+
+    def _choose(
+        self, stage: str, x: Tensor, mask: Tensor | None, batch_index: int, raw: Batch | None = None
+    ) -> Bool[Tensor, "B M"]:
+        """Real positions to hide, chosen on the CPU, so that all devices hide the same.
+
+        Args:
+            stage: "train", "val" or "test".
+            x: what the network takes.
+            mask: real positions of it.
+            batch_index: which batch it is; nothing depends on that.
+            raw: the batch that x was made of, whose bits are the same on all devices; None for x and mask themselves.
+        """
+        raw = {"x": x, "mask": mask} if raw is None else raw
+        trainer = trainer_of(self)
+        epoch = trainer.current_epoch if stage == "train" and trainer is not None else 0
+        real = torch.ones(x.shape[:2], dtype=torch.bool) if mask is None else mask.cpu()
+        real = real[:, :: self.frame]  # (B, M)
+        hidden = torch.zeros_like(real)
+        for row, content in enumerate(contents(raw["x"], raw.get("mask"))):
+            if real[row].any():
+                random = np.random.default_rng([self.seed, STAGES[stage], epoch, content])
+                length = int(real[row].nonzero().max()) + 1
+                hidden[row, :length] = choose_spans(length, self.hidden, self.span, random)
+        return (hidden & real).to(x.device)
 
     @property
     def _before(self) -> int:
@@ -218,7 +222,7 @@ class MaskedPretraining(Training):
     ) -> tuple[Shaped[Tensor, "n o"], Bool[Tensor, "n o"]]:
         """Values, or token ids, of hidden frames, and which of them are real: a frame at an end may stand out."""
         x = x[..., None] if x.ndim == 2 else x  # (B, N, C)
-        x = x if self.tokens else x.float()
+        x = x if self.tokens else full(x)
         real = torch.ones_like(x, dtype=torch.bool) if mask is None else mask[..., None].expand(x.shape)  # (B, N, C)
         if self.network.input_kind == "waveform":
             count = real.sum((1, 2), keepdim=True).clamp_min(1)
@@ -231,7 +235,8 @@ class MaskedPretraining(Training):
         return values, known
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store the seed of what is hidden."""
+        """Store the seed of what is hidden, and what `Training` does."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["hidden_seed"] = self.seed
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -240,39 +245,48 @@ class MaskedPretraining(Training):
         Raises:
             ValueError: the checkpoint does not fit.
         """
+        weights = checkpoint.get("state_dict", {})
+        for name in [name for name in weights if name.startswith("network.pool.")]:
+            del weights[name]  # of versions that kept a pool, which nothing was trained by
         super().on_load_checkpoint(checkpoint)
         self.seed = checkpoint["hidden_seed"]
 
 
-class Explained(R2Score):
+class Hits(Mean):
+    """The share of right answers; unlike torchmetrics' accuracy it takes batches in which nothing is hidden."""
+
+    def update(self, answer: Tensor, target: Tensor) -> None:  # type: ignore[override]
+        """Add logits (t, classes) and ids (t,); of logits with a NaN none is greatest, so that they are not right."""
+        right = (answer.argmax(-1) == target) & ~answer.isnan().any(-1)
+        self.mean_value += exact(right.sum(), self.weight.device)
+        self.weight += len(target)
+
+
+class Explained(Exact, R2Score):
     """R² = 1 − Σ (target − answer)² / Σ (target − mean target)²; not a number of fewer than two values."""
+
+    def update(self, answer: Tensor, target: Tensor) -> None:
+        """Add values."""
+        super().update(*(exact(values, self.residual.device) for values in (answer, target)))
 
     def compute(self) -> Tensor:
         """R² of all values so far."""
         return super().compute() if self.total >= 2 else torch.full_like(self.residual, torch.nan)
 
 
-def choose_spans(rows: int, length: int, share: float, span: int, generator: torch.Generator) -> Bool[Tensor, "B N"]:
+def contents(x: Tensor, mask: Tensor | None) -> Iterator[int]:
+    """A number for the real values of each row of (B, N, …), which no padding changes."""
+    rows = x.detach().cpu()
+    for row, real in zip(rows, [slice(None)] * len(rows) if mask is None else mask.cpu(), strict=True):
+        yield zlib.crc32(row[real].contiguous().flatten().view(torch.uint8).numpy())
+
+
+def choose_spans(length: int, share: float, span: int, random: np.random.Generator) -> Bool[Tensor, " N"]:
     """Positions in spans that begin anywhere, also in front of the first position, and may overlap.
 
     A position is in none if none of `span` positions begins one, of probability (1 − q)^span; q is such that this is
     1 − share, at all positions alike.
     """
     beginning = 1 - (1 - share) ** (1 / span)
-    begins = torch.rand(rows, length + span - 1, generator=generator) < beginning
-    return begins.unfold(1, span, 1).any(-1)
-
-
-@contextmanager
-def replaced(stem: nn.Module, hidden: Bool[Tensor, "B M"], vector: Float[Tensor, " dim"]) -> Iterator[None]:
-    """Lets a stem put a vector in place of what it makes of hidden positions."""
-
-    def replace(module: nn.Module, given: Any, made: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor | None]:
-        stemmed, mask = made  # (B, M, dim), (B, M)
-        return torch.where(hidden[..., None], vector.to(stemmed.dtype), stemmed), mask
-
-    handle = stem.register_forward_hook(replace)
-    try:
-        yield
-    finally:
-        handle.remove()
+    begins = torch.from_numpy(random.random(length + span - 1) < beginning)
+    return begins.unfold(0, span, 1).any(-1)

@@ -2,43 +2,87 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.plugins import DoublePrecision
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import FSDPModule
+from torchmetrics import Metric
 
-from lambda_seq.models import Model, accepted_options, create_model
-from tasks.distributed import shard
-from tasks.frontends import AudioFrontend
-from tasks.optimization import decay_groups, planned_steps, warmup_cosine
+from lambda_seq.layers import adopt_batch_norms
+from lambda_seq.layers.decay import position_parameters
+from lambda_seq.models import Model, accepted_options
+from lambda_seq.models.hub.older import current_options
+from lambda_seq.tasks import figures
+from lambda_seq.tasks.callbacks.finite import FiniteTraining
+from lambda_seq.tasks.facts import Facts
+from lambda_seq.tasks.metrics import TrainingLoss
+from lambda_seq.tasks.networks import adapt, described, network_for
+from lambda_seq.tasks.optimization import (
+    Positions,
+    Schedule,
+    decay_groups,
+    made_by,
+    plain_factory,
+    planned_steps,
+    scale_positions,
+    warmup_cosine,
+    warn_of_early_end,
+)
+from lambda_seq.tasks.strategies.distributed import shard
+from lambda_seq.tasks.trainers import trainer_of
+from lambda_seq.tasks.weighing import WeighedSteps, Window
 
 Batch = dict[str, Any]
+FIGURES = "training_figures"  # where a checkpoint has the figures of an epoch
 
 
 class Training(LightningModule):
     """A network of the registry in training; a task derives from this and adds its steps and its metrics.
 
-    After `super().__init__(...)` a task calls `self.save_hyperparameters(ignore=["optimizer"])`, so that its
-    checkpoints say of which network, options and data they are.
+    A task's `__init__` checks and keeps what is its own, and ends with `self.begin(facts)`: the network is made by
+    `build`, at once for facts that are given, else when a trainer has read its data. A `build` of its own makes what
+    depends on the data, such as metrics of so many classes. Checkpoints hold the task's arguments without its doing.
+
+    Its `training_step` returns the mean loss of a batch, updates `training_metrics`, and calls `weigh` with the number
+    of rows, tokens or positions that the mean is over: an optimizer step then learns from the mean over all that its
+    batches and processes count.
 
     Args:
         network: name of the network.
         options: arguments of the network, in place of what follows from the data.
-        facts: what the data module says of its data; see `tasks.data.module`.
-        optimizer: function of parameter groups; None for AdamW with lr 0.001 and weight_decay 0.05.
+        optimizer: any of torch.optim, or a function of parameters; default AdamW with lr 0.001 and weight_decay 0.05.
+            Biases, norms and position embeddings do not decay.
+        position_lr: learning rate of position embeddings, as a factor of the optimizer's, such as 0.1; default: 1.
+        position_decay: weight decay of position embeddings; default: 0.
         warmup: part of the steps in which the learning rate grows linearly from 0.
-        final_lr: learning rate at the last step, as a part of the greatest.
-        schedule_steps: optimizer steps over which the learning rate goes its way; None for all of the training.
+        final_lr: learning rate at the last step, as a part of the greatest; it falls along a cosine.
+        schedule_steps: optimizer steps over which the learning rate goes its way; default: all steps of
+            --trainer.max_epochs, or else --trainer.max_steps. Give it if a run of fewer epochs is to go on with more,
+            of one course.
 
     Attributes:
+        facts: what the data are, once `build` was called.
+        network: the network, once `build` was called.
+        schedule: course of the learning rate, once training has begun.
         monitor: metric that tells which checkpoint is best, and whether "max" or "min" of it is.
         exports: whether the best network is worth keeping by itself, for `lambda_seq.from_pretrained`.
+        head: the head that the network gets, see `lambda_seq.models.heads`; None for the one that it has.
+        compared: the figure that a baseline is compared by, see `tasks.baselines.fitted`; None for none.
+        shares_sequences: whether several processes may share its sequences, as it calls `network` with whole ones and
+            sums up by position: see `tasks.strategies.sequence_parallel`.
 
     Raises:
         ValueError: a number out of range, no facts, or a network that does not take such data.
@@ -46,33 +90,94 @@ class Training(LightningModule):
 
     monitor: ClassVar[tuple[str, str]] = ("val/loss", "min")
     exports: ClassVar[bool] = True
+    compared: ClassVar[str | None] = None
+    shares_sequences: ClassVar[bool] = False
+    head: ClassVar[str | None] = None
 
     def __init__(
         self,
         network: str,
-        options: dict[str, Any] | None,
-        facts: dict[str, Any] | None,
+        options: dict[str, Any] | None = None,
         *,
-        optimizer: OptimizerCallable | None,
-        warmup: float,
-        final_lr: float,
-        schedule_steps: int | None,
+        optimizer: OptimizerCallable | None = None,
+        position_lr: float | None = None,
+        position_decay: float | None = None,
+        warmup: float = 0.05,
+        final_lr: float = 0.0,
+        schedule_steps: int | None = None,
     ) -> None:
         super().__init__()
         for name, part in (("warmup", warmup), ("final_lr", final_lr)):
             if not 0 <= part <= 1:
                 raise ValueError(f"{name}={part}: expected a number from 0 to 1")
+        if schedule_steps is not None and schedule_steps < 1:
+            raise ValueError(f"schedule_steps={schedule_steps}: expected at least 1, or None for all of the training")
+        self.positions = Positions(position_lr, position_decay)
+        self.positions.check()
+        accepted_options(network)  # an unknown name is an error before data are read
+        self.save_hyperparameters(ignore=["optimizer"])  # of the task's __init__ too, which called this one
+        self.named, self.options = network, options
+        self.optimizer = plain_factory(optimizer)
+        self.warmup, self.final_lr, self.schedule_steps = warmup, final_lr, schedule_steps
+        self.schedule: Schedule | None = None
+        self.train_loss, self.window = TrainingLoss(), Window()
+        self._goes_on = False  # whether training begins in the middle of an epoch
+
+    def begin(self, facts: Facts | Mapping[str, Any] | None) -> None:
+        """`build` for facts that are given; without, `configure_model` does when a trainer has read its data."""
+        if facts:
+            self.build(facts)
+
+    def build(self, facts: Facts | Mapping[str, Any] | None) -> None:
+        """Make the network, and what makes its input, for data of these facts; checkpoints will hold them.
+
+        Raises:
+            ValueError: no facts, or a network that does not take such data.
+        """
         if not facts:
             raise ValueError("facts: what the data are must be given, as data modules do in `data.facts`")
-        self.optimizer = optimizer
-        self.warmup, self.final_lr, self.schedule_steps = warmup, final_lr, schedule_steps
-        self.network = network_for(network, options, facts)
-        if "mean" in facts:
+        self.facts = Facts.of(facts)
+        self.hparams["facts"] = self.facts.to_dict()
+        # Private to Lightning: what loggers write, whose public name can only be read
+        self._hparams_initial = copy.deepcopy(self.hparams)
+        self.network = self.make_network()
+        if self.positions and not position_parameters(self.network):
+            raise ValueError(
+                f"position_lr={self.positions.lr}, position_decay={self.positions.decay}: {self.named} has no position "
+                "embeddings here; leave them out"
+            )
+        if self.facts.pixels is not None:
             self.mean: Tensor
             self.std: Tensor
-            self.register_buffer("mean", torch.tensor(facts["mean"], dtype=torch.float32))
-            self.register_buffer("std", torch.tensor(facts["std"], dtype=torch.float32))
-        self.frontend = AudioFrontend(**facts["audio"]) if "audio" in facts else None
+            self.register_buffer("mean", torch.tensor(self.facts.pixels.mean, dtype=torch.float32))
+            self.register_buffer("std", torch.tensor(self.facts.pixels.std, dtype=torch.float32))
+        self.frontend = self.facts.frontend()
+
+    def make_network(self) -> Model:
+        """A network of this task's name, options and head, for its data."""
+        return network_for(self.named, self.options, self.facts, head=self.head)
+
+    # Private to Lightning: `save_hyperparameters` keeps what it finds through it
+    def _set_hparams(self, hp: Any) -> None:
+        """As Lightning's, but facts are kept as primitives, which a checkpoint can hold."""
+        super()._set_hparams(hp)
+        if isinstance(self.hparams.get("facts"), Facts):
+            self.hparams["facts"] = self.hparams["facts"].to_dict()
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *given: Any, **options: Any) -> Self:
+        """As Lightning's; the class, and options of the network, may have had other names when it was written."""
+        if isinstance(checkpoint_path, (str, Path)) and Path(checkpoint_path).is_file():
+            checkpoint = torch.load(checkpoint_path, map_location="cpu", weights_only=True, mmap=True)
+            hparams = checkpoint.get("hyper_parameters", {})
+            if "_class_path" in hparams:  # of the command line; another trainer keeps none
+                options.setdefault("_class_path", f"{cls.__module__}.{cls.__qualname__}")
+            stored = hparams.get("options")
+            if "options" not in options and stored and "network" in hparams:
+                options["options"] = current_options(hparams["network"], stored, checkpoint.get("state_dict", ()))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Lightning's own use of jsonargparse
+            return super().load_from_checkpoint(checkpoint_path, *given, **options)
 
     def inputs(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """What the network takes of a batch: "x" as it must be, and the mask of that or None.
@@ -88,33 +193,114 @@ class Training(LightningModule):
             x = (x - self.mean.view(shape)) / self.std.view(shape)
         return x, mask
 
+    @property
+    @abstractmethod
+    def training_metrics(self) -> Mapping[str, Metric]:
+        """Figures of an epoch of training by the names that they are logged by, the loss as "train/loss_epoch"."""
+
+    def weigh(self, loss: Tensor, count: Tensor | int) -> None:
+        """Note over how much the loss of a batch of the training is a mean, and log what there is to see.
+
+        Logged are "train/loss_step", the loss of the optimizer step so far over all processes, and the figures of the
+        epoch.
+        """
+        self.window.add(loss, count, self._over_processes)
+        self.train_loss.show(self.window.mean)
+        options: dict[str, Any] = {"on_epoch": True, "prog_bar": True, "batch_size": 1}
+        self.log("train/loss", self.train_loss, on_step=True, **options)
+        for name, metric in self.training_metrics.items():
+            if metric is not self.train_loss:
+                self.log(name, metric, on_step=False, **options)
+
+    def _over_processes(self, tensor: Tensor) -> Tensor:
+        trainer = trainer_of(self)
+        if trainer is None or trainer.world_size == 1:
+            return tensor
+        mean: Tensor = trainer.strategy.reduce(tensor, reduce_op="mean")
+        return mean
+
+    def configure_callbacks(self) -> list[Callback]:
+        """What weighs the batches of a step, and what ends a training that has turned NaN."""
+        present = {type(callback) for callback in self.trainer.callbacks}  # type: ignore[attr-defined]
+        return [needed() for needed in (WeighedSteps, FiniteTraining) if needed not in present]
+
+    def on_fit_start(self) -> None:
+        """Let the network count what it weighs by, at the beginning of a training that resumes no other."""
+        if self.trainer.ckpt_path is None:
+            adapt(self.network, self.trainer.datamodule)  # type: ignore[attr-defined]
+
+    def on_train_start(self) -> None:
+        """Log the figures of an epoch that goes on, which may have no batch left."""
+        if self._goes_on:
+            for name, metric in self.training_metrics.items():
+                self.log(name, metric)
+
     def configure_model(self) -> None:
-        """Under --trainer.strategy fsdp2, spread the weights over the processes."""
+        """Make the network for the trainer's data, unless it is made; under fsdp2, spread its weights over processes.
+
+        Lightning calls this when the data were read, before it loads a checkpoint.
+
+        Raises:
+            ValueError: as `build`.
+        """
+        if not hasattr(self, "network"):
+            data = None if trainer_of(self) is None else self.trainer.datamodule  # type: ignore[attr-defined]
+            with drawing_alike():
+                self.build(getattr(data, "facts", None))
+        if trainer_of(self) is None:
+            return
+        if isinstance(self.trainer.precision_plugin, DoublePrecision):
+            # Lightning does so after it has loaded a checkpoint, of which then only float32 is left
+            self.trainer.precision_plugin.convert_module(self)
+        self.arrange()
         if self.device_mesh is not None:
             shard(self, self.device_mesh["data_parallel"])
 
+    def arrange(self) -> None:
+        """Bring the network that is made into the form that it is trained in."""
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimizer, and a learning rate that warms up and falls along a cosine, by step."""
-        groups = decay_groups(self)
+        """The optimizer, and a learning rate that warms up and falls along a cosine, by step.
+
+        Raises:
+            ValueError: the optimizer refuses its options or such parameters, or the training has no end.
+        """
+        groups = decay_groups(self, self.positions)
         if self.optimizer is None:
             optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups, lr=1e-3, weight_decay=0.05)
         else:
-            optimizer = self.optimizer(groups)
-        steps = self.schedule_steps or planned_steps(self.trainer)
-        scheduler = warmup_cosine(optimizer, steps=steps, warmup=round(self.warmup * steps), final=self.final_lr)
+            optimizer = made_by(self.optimizer, groups)
+        scale_positions(optimizer, self.positions)
+        steps = planned_steps(self.trainer) if self.schedule_steps is None else self.schedule_steps
+        self.schedule = Schedule(steps, round(self.warmup * steps), self.final_lr)
+        if self.schedule_steps is not None:
+            warn_of_early_end(self.trainer, self.schedule)
+        scheduler = warmup_cosine(optimizer, **self.schedule._asdict())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store what the figures of an epoch have summed up, if the checkpoint is of its middle.
+
+        Raises:
+            FloatingPointError: the training is not finite any more, and the checkpoint would not be, too.
+        """
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, FiniteTraining):
+                callback.keep(self.trainer, self)
+        if figures.within_epoch(checkpoint["loops"]):
+            checkpoint[FIGURES] = figures.sums(self.training_metrics, self.trainer)
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another network, saying which is which.
+        """Refuse a checkpoint of another network, saying which is which; go on with the figures of an epoch.
 
         Raises:
             ValueError: the checkpoint does not fit.
         """
         theirs = checkpoint.get("hyper_parameters", {})
-        if "network" not in theirs:
+        if not {"network", "facts"} <= set(theirs):
             raise ValueError("ckpt_path: the checkpoint is of no task of lambda_seq; give one that is")
-        check_audio(theirs["facts"].get("audio", {}), self.hparams["facts"].get("audio", {}))
-        check_tokens(theirs["facts"].get("tokens"), self.hparams["facts"].get("tokens"))
+        self.facts.check(Facts.from_dict(theirs["facts"]))
+        adopt_batch_norms(self, checkpoint.get("state_dict", ()))  # of causal layers, as they were once
         shapes = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
         weights = checkpoint.get("state_dict", self.state_dict())  # gone if weights are spread: loaded, and strictly
         saved = {name: tuple(tensor.shape) for name, tensor in weights.items()}
@@ -126,26 +312,27 @@ class Training(LightningModule):
                 f"  checkpoint: {described(theirs)}\n  configured: {described(self.hparams)}\n"
                 "Give the configuration it was trained with, or another checkpoint."
             )
+        trainer = trainer_of(self)
+        if trainer is not None and trainer.state.fn == TrainerFn.FITTING:
+            self._goes_on = FIGURES in checkpoint
+            figures.go_on(self.training_metrics, checkpoint.get(FIGURES, {}), trainer)
 
 
-def network_for(network: str, options: dict[str, Any] | None, facts: dict[str, Any]) -> Model:
-    """The network of this name, with the sizes that follow from the data where it takes them; `options` win.
-
-    Raises:
-        ValueError: no such network, or one that takes other input than the data are.
-    """
-    accepted = accepted_options(network)
-    given = {name: value for name, value in facts["options"].items() if name in accepted}
-    # The command line passes null on as a word, as an option of a network can be anything.
-    chosen = {name: None if value in ("None", "null") else value for name, value in (options or {}).items()}
-    model = create_model(network, **(given | chosen))
-    check_input(network, model.input_kind, facts["input"])
-    return model
+@contextmanager
+def drawing_alike() -> Iterator[None]:
+    """Let weights be drawn on the CPU and in float32, the same whatever device and precision Lightning has chosen."""
+    chosen = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(chosen)
 
 
 def whole(task: Training, checkpoint: Path) -> None:
     """Put in place of a network whose weights are spread over processes one that has all those of a checkpoint."""
-    network = network_for(*(task.hparams[name] for name in ("network", "options", "facts")))
+    network = task.make_network()
     saved = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
     prefix = "network."
     network.load_state_dict({name.removeprefix(prefix): saved[name] for name in saved if name.startswith(prefix)})
@@ -163,58 +350,6 @@ def gathered(task: Training) -> Model | None:
     weights = get_model_state_dict(task.network, options=options)
     if not task.trainer.is_global_zero:
         return None
-    network = network_for(*(task.hparams[name] for name in ("network", "options", "facts")))
+    network = task.make_network()
     network.load_state_dict(weights)
     return network.to(task.device)
-
-
-def check_input(network: str, takes: str, kind: str) -> None:
-    """That the network takes what the data are: "image", "features", "waveform" or "tokens"."""
-    if takes != kind:
-        remedy = {
-            "image": "choose a network for images, such as lambda_resnet50",
-            "features": "choose lambda_encoder with options.stem: features",
-            "waveform": "choose lambda_encoder with options.stem: waveform",
-            "tokens": "choose lambda_encoder with options.stem: tokens",
-        }[kind]
-        if (takes, kind) == ("features", "image"):
-            remedy += ", or turn images into sequences of pixels with --data.as_sequence true"
-        if (takes, kind) == ("features", "waveform"):
-            remedy += ", or turn audio into log-mel frames with --data.representation log_mel"
-        raise ValueError(f"network={network!r} takes {takes} but the data are {kind}: {remedy}")
-
-
-def check_audio(theirs: dict[str, Any], ours: dict[str, Any]) -> None:
-    """That a checkpoint's audio and the data's are prepared in the same way; only their statistics may differ.
-
-    Raises:
-        ValueError: they differ; names the options to give.
-    """
-    options = {"sampling_rate": "", "representation": "", "standardize": "", "n_mels": "log_mel."}
-    options |= {"n_fft": "log_mel.", "hop_length": "log_mel."}
-    differing = [name for name in options if theirs.get(name) != ours.get(name)]
-    if differing and theirs and ours:
-        found = ", ".join(f"{name}={ours.get(name)}" for name in differing)
-        remedy = " ".join(f"--data.{options[name]}{name} {theirs[name]}" for name in differing if name in theirs)
-        raise ValueError(f"ckpt_path: the checkpoint heard other audio than the data are now, {found}; give {remedy}")
-
-
-def check_tokens(theirs: dict[str, Any] | None, ours: dict[str, Any] | None) -> None:
-    """That a checkpoint and the data mean the same by a token id; facts of `tasks.data.tokens.Tokens`.
-
-    Raises:
-        ValueError: they do not.
-    """
-    if theirs and ours and theirs["fingerprint"] != ours["fingerprint"]:
-        named = [f"{facts['kind']}, {facts['vocab_size']} ids, {facts['fingerprint']}" for facts in (theirs, ours)]
-        raise ValueError(
-            f"ckpt_path: the checkpoint has another vocabulary than the data.\n  checkpoint: {named[0]}\n"
-            f"  data: {named[1]}\nGive the tokenizer it was trained with as --data.tokenizer; one trained on the data "
-            "is the same only for the same training texts and vocab_size."
-        )
-
-
-def described(hparams: Any) -> str:
-    """Network, options and data of a model, in a line."""
-    options = (hparams["facts"]["options"]) | (hparams["options"] or {})
-    return f"{hparams['network']}({', '.join(f'{name}={value!r}' for name, value in sorted(options.items()))})"

@@ -14,13 +14,14 @@ from torch import Tensor
 import lambda_seq
 from lambda_seq.layers import resize_positions
 from lambda_seq.models import Model
-from tasks.data.tokens import Tokens
-from tasks.training import described, network_for
+from lambda_seq.tasks.data.reading.tokens import Tokens
+from lambda_seq.tasks.facts import Facts
+from lambda_seq.tasks.networks import described, network_of
 
-NEW = ("head.", "pool.")  # what answers a task; it learns anew
-FREE = (
-    *("num_classes", "pool", "dropout", "stochastic_depth", "position_init"),
-    *("max_length", "image_size", "vocab_size"),  # which weights show, where they depend on it
+NORMS = ("norm", "block_norm")  # None leaves the choice to the network
+FREE = (  # options that change nothing of what is computed, beside those of the head
+    *("dropout", "mixing_dropout", "position_dropout", "stochastic_depth", "init"),
+    *("max_length", "image_size", "vocab_size", "query_bias"),  # which weights show, where they depend on it
 )
 EXAMPLES = 3  # differences that an error names
 
@@ -34,7 +35,7 @@ class Source(NamedTuple):
     named: str
 
 
-def load_weights(network: Model, path: str, facts: dict[str, Any], named: str) -> None:
+def load_weights(network: Model, path: str, facts: Facts, named: str) -> None:
     """Copy into a network the weights at `path`, all but those of the head and of the pooling in front of it.
 
     Says how many were loaded. Global position tables of pictures of another size are rescaled, see
@@ -54,22 +55,22 @@ def load_weights(network: Model, path: str, facts: dict[str, Any], named: str) -
     source = read_source(path)
     if network.input_kind == "image":
         source = source._replace(weights=resize_positions(source.weights, network))
-    own = _body(network.state_dict())
-    differing = _differences(source, own, _all_options(network))
+    own, weights = network.body(), network.body(source.weights)
+    differing = _differences(source, network)
     if differing:
         raise ValueError(
             f"init_from={path!r}: the weights are of another network: {'; '.join(differing)}.\n"
             f"  there: {source.named}\n  configured: {named}\n"
             "Give the options that it was trained with, or other weights."
         )
-    fingerprint = facts.get("tokens", {}).get("fingerprint")
+    fingerprint = None if facts.tokens is None else facts.tokens.fingerprint
     if None not in (fingerprint, source.fingerprint) and fingerprint != source.fingerprint:
         raise ValueError(
             f"init_from={path!r}: the weights were trained on tokens of another tokenizer (fingerprint "
             f"{source.fingerprint}, the data's is {fingerprint}): give its tokenizer.json as --data.tokenizer, or "
             "other weights"
         )
-    network.load_state_dict(_body(source.weights), strict=False)
+    network.load_state_dict(weights, strict=False)
     parameters = dict(network.named_parameters())
     loaded = sum(parameter.numel() for name, parameter in parameters.items() if name in own)
     new = [name for name in network.state_dict() if name not in own]
@@ -88,7 +89,7 @@ def read_source(path: str) -> Source:
     """
     if Path(path).is_dir():
         model = lambda_seq.from_pretrained(path)
-        fingerprint = Tokens(model.tokenizer).fingerprint if model.input_kind == "tokens" else None
+        fingerprint = Tokens.of(model).fingerprint if model.input_kind == "tokens" else None
         options = ", ".join(f"{name}={value!r}" for name, value in sorted((model.options or {}).items()))
         return Source(model.state_dict(), _all_options(model), fingerprint, f"{model.name}({options})")
     if not Path(path).is_file():
@@ -100,19 +101,16 @@ def read_source(path: str) -> Source:
     hparams = checkpoint.get("hyper_parameters", {})
     if "network" not in hparams:
         raise ValueError(f"init_from={path!r} is no checkpoint of lambda_seq, or only a part of one; give another")
+    facts = Facts.from_dict(hparams["facts"])
     with torch.device("meta"):  # no memory: its options are what is asked for
-        model = network_for(hparams["network"], hparams["options"], hparams["facts"])
+        model = network_of(checkpoint)
     weights = {
         name.removeprefix("network."): tensor
         for name, tensor in checkpoint["state_dict"].items()
         if name.startswith("network.")
     }
-    fingerprint = hparams["facts"].get("tokens", {}).get("fingerprint")
+    fingerprint = None if facts.tokens is None else facts.tokens.fingerprint
     return Source(weights, _all_options(model), fingerprint, described(hparams))
-
-
-def _body(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in weights.items() if not name.startswith(NEW)}
 
 
 def _all_options(model: Model) -> dict[str, Any]:
@@ -121,14 +119,16 @@ def _all_options(model: Model) -> dict[str, Any]:
     return {parameter.name: parameter.default for parameter in parameters} | (model.options or {})
 
 
-def _differences(source: Source, own: dict[str, Tensor], options: dict[str, Any]) -> list[str]:
+def _differences(source: Source, network: Model) -> list[str]:
     """What tells two networks apart: options if they do, otherwise weights."""
-    theirs = {name: tuple(tensor.shape) for name, tensor in _body(source.weights).items()}
-    shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
+    theirs = {name: tuple(tensor.shape) for name, tensor in network.body(source.weights).items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in network.body().items()}
+    options = _all_options(network)
     found = [
         f"{name} is {source.options.get(name)!r} there, {options.get(name)!r} here"
-        for name in sorted(source.options.keys() & options.keys() - set(FREE))
+        for name in sorted(source.options.keys() & options.keys() - {*FREE, *network.answering})
         if _plain(source.options[name]) != _plain(options[name])
+        and not (name in NORMS and None in (source.options[name], options[name]))
     ]
     if not found:
         found = [

@@ -1,13 +1,13 @@
 """Data modules: rows from a hub name or local files, as batches in a reproducible order."""
 
-from tasks.data.audio import AudioData
-from tasks.data.base import Data
-from tasks.data.images import ImageData
-from tasks.data.language import CorpusData
-from tasks.data.listops import ListOpsData
-from tasks.data.module import ClassificationData
-from tasks.data.recall import RecallData
-from tasks.data.text import TextData
+from lambda_seq.tasks.data.audio.data import AudioData
+from lambda_seq.tasks.data.base import Data
+from lambda_seq.tasks.data.images.data import ImageData
+from lambda_seq.tasks.data.language.data import CorpusData
+from lambda_seq.tasks.data.module import ClassificationData
+from lambda_seq.tasks.data.synthetic.listops import ListOpsData
+from lambda_seq.tasks.data.synthetic.recall import RecallData
+from lambda_seq.tasks.data.text.data import TextData
 
 __all__ = [
     "AudioData",

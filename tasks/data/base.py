@@ -1,18 +1,36 @@
-"""What all data modules share: where data come from, how they are loaded, and a seed that resumed runs keep."""
+"""What all data modules share: when data are read, how they are loaded, and a seed that resumed runs keep."""
 
 from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from jaxtyping import Int
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
+
+from lambda_seq.tasks.data.batches import Batch
+from lambda_seq.tasks.facts import Facts
+
+LOADED: dict[TrainerFn | None, tuple[str, ...]] = {  # which splits a trainer loads
+    TrainerFn.FITTING: ("train", "validation"),
+    TrainerFn.VALIDATING: ("validation",),
+    TrainerFn.TESTING: ("test",),
+    TrainerFn.PREDICTING: ("test",),
+}
 
 
 class Data(LightningDataModule, ABC):
     """Data at a path, in splits, as batches.
+
+    To make one costs nothing. Lightning reads the data by `prepare_data`, on one process of each machine while the
+    others wait, and then by `setup` on all of them. Without a trainer, `splits`, `facts` and the loaders read them when
+    they are first asked for.
 
     Args:
         path: a hub name, a file or a folder.
@@ -23,9 +41,14 @@ class Data(LightningDataModule, ABC):
         test_fraction: share of the training data held out if there is no test split; 0 for no test.
         predict_path: data to predict instead of the test split.
 
+    Attributes:
+        reads: what it has read that depends on the rows alone, and on none of the options that recipes choose.
+
     Raises:
         ValueError: no path, or a number out of range.
     """
+
+    reads: ClassVar[tuple[str, ...]] = ("splits",)
 
     def __init__(
         self,
@@ -52,24 +75,59 @@ class Data(LightningDataModule, ABC):
         self.validation_fraction, self.test_fraction = validation_fraction, test_fraction
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0))  # of --seed_everything
 
-    @property
-    @abstractmethod
-    def facts(self) -> dict[str, Any]:
-        """What the model has to know, as primitives.
+    def take_over(self, other: Data) -> None:
+        """Use what another module has read of the same rows, as far as it has: `reads`."""
+        vars(self).update({name: value for name, value in vars(other).items() if name in self.reads})
 
-        "input": "image", "features", "waveform" or "tokens", the kind of network that takes them; "options": arguments
-        that a network may accept, such as in_channels. Classes have "labels", their names; images "mean" and "std", per
-        channel, for bytes from 0 to 255; audio has "audio", the arguments of `tasks.frontends.AudioFrontend`; text has
-        "tokens", the argument of `tasks.data.tokens.Tokens.from_facts`.
+    def prepare_data(self) -> None:
+        """Download, read and measure, train a tokenizer and turn texts into ids, so that all processes find it done.
+
+        What takes long is kept on disk, in the caches of `datasets`, where `setup` finds it on every process.
         """
+        self.setup()
+        for name in LOADED.get(self.trainer.state.fn, ()) if self.trainer else ():
+            if name in self.splits:
+                self.keep(name)
 
-    @property
+    def setup(self, stage: str | None = None) -> None:
+        """Read the splits, and measure what the model has to know; what was read already stays as it is."""
+        _ = self.facts
+
+    def keep(self, name: str) -> None:
+        """Put on disk what the batches of a split are made of, if that is more than what was read."""
+
     @abstractmethod
+    def read(self) -> dict[str, Any]:
+        """Read the data: `splits`."""
+
+    @abstractmethod
+    def measure(self) -> Facts:
+        """Look at the data, as far as necessary: `facts`."""
+
+    @cached_property
     def splits(self) -> dict[str, Any]:
         """The data by split: train, validation and test, as far as there are such."""
+        return self.read()
+
+    @cached_property
+    def facts(self) -> Facts:
+        """What the model has to know."""
+        return self.measure()
 
     @property
-    def collate(self) -> Callable | None:
+    def tested(self) -> bool:
+        """Whether there is a test split that can be tested."""
+        return "test" in self.splits
+
+    def training_ids(self) -> Iterable[Int[np.ndarray, " N"]] | None:
+        """Token ids of all that is trained on, of one document after another; None where there are none to go through.
+
+        Networks that weigh tokens by how many documents have them count these; see `tasks.networks.adapt`.
+        """
+        return None
+
+    @property
+    def collate(self) -> Callable[[list[Any]], Batch] | None:
         """How items become a batch; None for stacking."""
         return None
 

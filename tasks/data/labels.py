@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+import unicodedata
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lambda_seq.tasks.data.reading.notes import note, some
 
 LABEL_NAMES = ("label", "labels", "target", "class", "category", "y")
+FILE_COLUMNS = ("text file", "image", "audio")  # of rows that are files
+MISSING, UNKNOWN = -1, -2  # labels of rows
 
 
 @dataclass(frozen=True)
@@ -29,9 +38,19 @@ class Rows:
 
 
 def find_column(
-    table: datasets.Dataset, option: str, given: str | None, names: tuple[str, ...], fits: Callable[[Any], bool]
+    table: datasets.Dataset,
+    option: str,
+    given: str | None,
+    names: tuple[str, ...],
+    fits: Callable[[Any], bool],
+    taken: Collection[str] = (),
 ) -> str:
     """The column that the option names, else the first with a usual name, else the only one whose type fits.
+
+    Usual names are also found in capitals. What goes by the type alone is said.
+
+    Neither a column of text in which every cell reads as a number, as in a csv file, nor one that is `taken` for
+    something else is chosen by its type.
 
     Raises:
         ValueError: the named column is absent, or none or several fit; lists the columns and the option to give.
@@ -44,13 +63,30 @@ def find_column(
     for name in names:
         if name in columns:
             return name
-    fitting = [name for name in columns if fits(table.features[name])]
+    capital = {column.strip().casefold(): column for column in reversed(columns)}
+    for name in names:
+        if name in capital:
+            return capital[name]
+    free = [name for name in columns if name.casefold() not in taken and fits(table.features[name])]
+    fitting = [name for name in free if not reads_as_numbers(table, name)]
     if len(fitting) == 1:
+        note(f"Column {fitting[0]!r} is read as {option}, as no other fits. Choose with --data.{option}")
         return fitting[0]
     found = f"several could be it: {', '.join(fitting)}" if fitting else f"none is called {' or '.join(names)}"
     raise ValueError(
         f"no column chosen for {option}: {found}; the columns are {', '.join(columns)}. Name one: --data.{option} NAME"
     )
+
+
+def reads_as_numbers(table: Any, column: str, most: int = 1000) -> bool:
+    """Whether each of the first cells of a column of text reads as a number."""
+    if table.features[column] not in (datasets.Value("string"), datasets.Value("large_string")):
+        return False
+    cells = (row[column] for row in islice(table.select_columns(column), most))
+    try:
+        return all(cell is None or float(cell) is not None for cell in cells)
+    except ValueError:
+        return False
 
 
 def find_label_column(table: datasets.Dataset, given: str | None) -> str:
@@ -61,53 +97,123 @@ def find_label_column(table: datasets.Dataset, given: str | None) -> str:
 def encode_labels(
     splits: dict[str, datasets.Dataset], column: str, where: str
 ) -> tuple[list[str], dict[str, np.ndarray]]:
-    """Class names, and a class number for each row of each split.
+    """Class names, and a class number for each row of each split; −1 for a row of validation or test without a label.
 
-    Names are those of the column's `ClassLabel`; otherwise the distinct values of the training split, sorted.
+    Names are those of the column's `ClassLabel`; otherwise the distinct values of the training split as text, without
+    white space at their ends, whole numbers first and by size. A row has no label if its cell is missing or empty, is
+    negative in a `ClassLabel`, or if the split has no such column.
 
     Raises:
-        ValueError: a split without the column, a row without label, a label that no training row has.
+        ValueError: a training row without label, a column of something else, a label that no training row has.
     """
-    values = {split: _values(table, column, f"{split} split of {where}") for split, table in splits.items()}
-    known = set(values["train"])
+    found = {split: _classes(table, column, f"{split} split of {where}") for split, table in splits.items()}
+    names, numbers = found["train"]
+    if (missing := np.flatnonzero(numbers < 0)).size:
+        raise ValueError(
+            f"train split of {where}: {len(missing)} of {len(numbers)} rows have no label in column {column!r}: "
+            f"{name_rows(splits['train'], missing)}; label these rows or remove them, and put files into the folder of "
+            "their class; --data.predict_path takes rows without labels"
+        )
+    known = {names[number] for number in np.unique(numbers)}
     if len(known) < 2:
         raise ValueError(f"label_column={column!r} of {where}: all training rows have the same label, {known.pop()!r}")
     kind = splits["train"].features[column]
-    names = kind.names if isinstance(kind, datasets.ClassLabel) else sorted(known)
+    if not isinstance(kind, datasets.ClassLabel):
+        names = sorted(known, key=_in_order)
+    _note_likely_mistakes(names, len(numbers), f"label_column={column!r} of {where}")
     number = {name: index for index, name in enumerate(names)}
-    for split, cells in values.items():
-        for row, cell in enumerate(cells):
-            if cell not in known:
-                raise ValueError(
-                    f"{split} split of {where}: row {row} has the label {cell!r}, which no training row has "
-                    f"(training labels: {_some([str(name) for name in names if name in known])}); "
-                    "add such rows to the training split or remove this one"
-                )
-    numbers = {split: np.array([number[cell] for cell in cells], dtype=np.int64) for split, cells in values.items()}
-    return [str(name) for name in names], numbers
-
-
-def _values(table: datasets.Dataset, column: str, where: str) -> list[str | int]:
-    """The labels of all rows: class names where the column has them, else its strings or whole numbers."""
-    if column not in table.column_names:
-        raise ValueError(f"label_column={column!r} is absent from the {where}: it has {', '.join(table.column_names)}")
-    cells = table.select_columns(column)[:][column]
-    kind = table.features[column]
-    if isinstance(kind, datasets.ClassLabel):
-        cells = [None if cell is None or cell < 0 else kind.names[cell] for cell in cells]
-    for row, cell in enumerate(cells):
-        if cell is None:
-            raise ValueError(f"{where}: row {row} has no label in column {column!r}; label these rows or remove them")
-        if not isinstance(cell, (str, int)):
+    encoded = {}
+    for split, (own, rows) in found.items():
+        table = np.array([number[name] if name in known else UNKNOWN for name in own] + [MISSING], dtype=np.int64)
+        encoded[split] = table[rows]
+        if (strange := np.flatnonzero(encoded[split] == UNKNOWN)).size:
+            row = int(strange[0])
             raise ValueError(
-                f"label_column={column!r}: row {row} of the {where} holds {cell!r}; expected a class name or a whole "
-                "number. Name another column: --data.label_column NAME"
+                f"{split} split of {where}: row {row} has the label {own[rows[row]]!r}, which no training row has "
+                f"(training labels: {some([name for name in names if name in known])}); "
+                "add such rows to the training split or remove this one"
             )
-    return cells
+    return names, encoded
+
+
+def _classes(table: datasets.Dataset, column: str, where: str) -> tuple[list[str], np.ndarray]:
+    """Names, and for each row the place of its own; −1 for a row without a label."""
+    if column not in table.column_names:
+        return [], np.full(len(table), MISSING)
+    kind = table.features[column]
+    cells = table.select_columns(column).with_format("arrow")[:].column(0)
+    if isinstance(kind, datasets.ClassLabel):
+        rows = pc.fill_null(cells, MISSING).to_numpy().astype(np.int64)
+        return list(kind.names), np.maximum(rows, MISSING)
+    if pa.types.is_nested(cells.type):
+        raise ValueError(
+            f"label_column={column!r} of the {where} holds {kind}, such as {cells[0].as_py()!r}; expected one class "
+            "name or whole number a row. Name another column: --data.label_column NAME"
+        )
+    values = pc.unique(cells)
+    rows = pc.fill_null(pc.index_in(cells, value_set=values), MISSING).to_numpy().astype(np.int64)
+    texts = [_name(value, column, where) for value in values.to_pylist()]
+    names = sorted({text for text in texts if text})
+    place = {name: index for index, name in enumerate(names)}
+    places = np.array([place.get(text or "", MISSING) for text in texts] + [MISSING], dtype=np.int64)
+    _note_trimmed(values.to_pylist(), f"label_column={column!r} of the {where}")
+    return names, places[rows]
+
+
+def _name(value: Any, column: str, where: str) -> str | None:
+    """A label as text; None for none."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # numbers among which one was missing
+    if value is None or value != value:
+        return None
+    if not isinstance(value, (str, int)):
+        raise ValueError(
+            f"label_column={column!r}: a row of the {where} holds {value!r}; expected a class name or a whole number. "
+            "Name another column: --data.label_column NAME"
+        )
+    return str(value).strip()
+
+
+def _note_trimmed(values: list[Any], where: str) -> None:
+    trimmed = sorted(repr(value) for value in values if isinstance(value, str) and value != value.strip())
+    if trimmed:
+        note(f"{where}: white space at the ends of labels is left out, in {some(trimmed)}")
+
+
+def _in_order(name: str) -> tuple[int, int, str]:
+    """Numbers first, by size."""
+    return (0, int(name), name) if re.fullmatch(r"[+-]?[0-9]+", name) else (1, 0, name)
+
+
+def _note_likely_mistakes(names: list[str], rows: int, where: str) -> None:
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(unicodedata.normalize("NFKC", name).casefold(), []).append(name)
+    if same := [" and ".join(map(repr, found)) for found in alike.values() if len(found) > 1]:
+        note(f"{where}: classes of their own, though they differ only in case or form of letters: {some(same)}")
+    if rows >= 20 and len(names) > rows / 2:
+        note(
+            f"{where}: {len(names)} classes of {rows} training rows; name another column if one is meant: "
+            "--data.label_column NAME"
+        )
+
+
+def name_rows(table: datasets.Dataset, rows: np.ndarray, most: int = 3) -> str:
+    """The first of some rows, with the names of their files where they are files."""
+    column = next((name for name in FILE_COLUMNS if name in table.column_names), None)
+    named = []
+    for row in rows[:most].tolist():
+        cell = None if column is None else table.with_format("arrow")[row].column(column)[0].as_py()
+        file = cell.get("path") if isinstance(cell, dict) else cell
+        named.append(f"row {row}" + (f" ({file})" if isinstance(file, str) else ""))
+    return ", ".join(named) + (f" and {len(rows) - most} more" if len(rows) > most else "")
 
 
 def carve(rows: Rows, fraction: float, seed: int) -> tuple[Rows, Rows]:
-    """Rows in two parts, the second about `fraction` of them, with the same share of each class; at least one row."""
+    """Rows in two parts, the second about `fraction` of them, with the same share of each class; at least one row.
+
+    The first part keeps a row of each class, as far as others can be taken instead.
+    """
     if rows.labels is None:
         raise TypeError("rows without labels cannot be divided by class")
     shuffled = np.random.default_rng(seed).permutation(len(rows))
@@ -116,8 +222,18 @@ def carve(rows: Rows, fraction: float, seed: int) -> tuple[Rows, Rows]:
     places = (np.arange(count) + 0.5) * len(rows) / count  # evenly spaced through the classes
     chosen = np.zeros(len(rows), dtype=bool)
     chosen[by_class[places.astype(int)]] = True
+    _keep_classes(rows.labels, chosen, by_class)
     return rows.take(np.flatnonzero(~chosen)), rows.take(np.flatnonzero(chosen))
 
 
-def _some(names: list[str], most: int = 10) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def _keep_classes(labels: np.ndarray, chosen: np.ndarray, by_class: np.ndarray) -> None:
+    """Exchange rows that are `chosen` (rows,) so that no class has all of its rows chosen."""
+    left = np.bincount(labels[~chosen], minlength=labels.max() + 1)  # rows of each class that are not chosen
+    for place in by_class[chosen[by_class] & (left[labels[by_class]] == 0)]:
+        if left[labels[place]] == 0 and left.max() > 1:
+            other = next(one for one in by_class if not chosen[one] and labels[one] == left.argmax())
+            chosen[place], chosen[other] = False, True
+            left[labels[place]] += 1
+            left[labels[other]] -= 1
+    if lost := int(((left == 0) & (np.bincount(labels) > 0)).sum()):
+        note(f"{lost} classes have no rows left to train on, all being held out; add rows of these classes")

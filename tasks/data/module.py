@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from tasks.data.base import Data
-from tasks.data.labels import Rows, carve, encode_labels, find_label_column
-from tasks.data.loading import EpochSampler, ResumableLoader
-from tasks.data.sources import load_rows, to_predict
+from lambda_seq.tasks.data.base import Data
+from lambda_seq.tasks.data.labels import FILE_COLUMNS, MISSING, Rows, carve, encode_labels, find_label_column, name_rows
+from lambda_seq.tasks.data.loading import EpochSampler, ResumableLoader
+from lambda_seq.tasks.data.reading.notes import note
+from lambda_seq.tasks.data.reading.sources import load_rows, named_predict_path, to_predict
 
 
 class ClassificationData(Data):
     """Labelled rows from a hub data set or local files, in three splits.
 
     Without a validation split a part of the training split is held out for it. Without a test split there is no test,
-    unless `test_fraction` holds one out.
+    unless `test_fraction` holds one out. A test split may be without labels: it is predicted, but not tested.
     """
+
+    reads = (*Data.reads, "_labels", "_to_predict")
 
     def __init__(
         self,
@@ -46,6 +49,7 @@ class ClassificationData(Data):
             predict_path=predict_path,
         )
         self.label_column, self.split_seed = label_column, split_seed
+        self._to_predict: Rows | None = None  # the test split with the rows that have no labels
 
     @abstractmethod
     def rows_as_items(self, rows: Rows, split: str, *, training: bool = False) -> Dataset:
@@ -55,27 +59,61 @@ class ClassificationData(Data):
         """Lengths of the rows, if batches should hold rows of similar length."""
         return None
 
-    def load_tables(self, path: str, subset: str | None = None) -> dict[str, datasets.Dataset]:
-        """The splits found at a path; see `load_rows`."""
-        return load_rows(path, subset)
+    def load_tables(self, path: str, subset: str | None = None, whole: bool = False) -> dict[str, datasets.Dataset]:
+        """The splits found at a path, or with `whole` all rows as one; see `load_rows`."""
+        return load_rows(path, subset, whole=whole)
 
-    @cached_property
-    def splits(self) -> dict[str, Rows]:
+    def read(self) -> dict[str, Rows]:
         """Rows of train, validation and, if there is one, test."""
         tables = self.load_tables(self.path, self.subset)
         if "train" not in tables:
             raise ValueError(
                 f"path={self.path!r} has no training split, only {', '.join(tables)}; it is needed for the class names"
             )
+        if self.label_column is None and set(tables["train"].column_names) <= {*FILE_COLUMNS, "text"}:
+            raise ValueError(
+                f"path={self.path!r}: there are no classes; put files of each class into a folder of its own, or give "
+                "a table (csv, jsonl, parquet) with a column of labels"
+            )
         column = find_label_column(tables["train"], self.label_column)
         self._labels, numbers = encode_labels(tables, column, f"path={self.path!r}")
-        splits = {name: Rows(table, np.arange(len(table)), numbers[name]) for name, table in tables.items()}
+        splits = {}
+        for name, table in tables.items():
+            rows = Rows(table, np.arange(len(table)), numbers[name])
+            if (kept := self._labelled(rows, name)) is not None:
+                splits[name] = kept
+            if name == "test":
+                self._to_predict = replace(rows, labels=None) if kept is not rows else rows
         for name, fraction in (("test", self.test_fraction), ("validation", self.validation_fraction)):
             if name not in splits and fraction:
                 if len(splits["train"]) < 2:
                     raise ValueError(f"path={self.path!r}: too few training rows to hold some out for {name}")
                 splits["train"], splits[name] = carve(splits["train"], fraction, self.split_seed)
         return splits
+
+    def _labelled(self, rows: Rows, name: str) -> Rows | None:
+        """The rows of a split that have labels; without any, those of test as they are, and no validation."""
+        missing = np.flatnonzero(rows.labels == MISSING)
+        if not len(missing):
+            return rows
+        where, share = f"{name} split of path={self.path!r}", self.validation_fraction
+        some = f"{len(missing)} of {len(rows)} rows have no label: {name_rows(rows.table, missing)}"
+        if len(missing) < len(rows):
+            if name == "validation":
+                raise ValueError(f"{where}: {some}; label these rows or remove them")
+            note(f"{where}: {some}; the test is of the others, and predict answers all")
+            return rows.take(np.flatnonzero(rows.labels != MISSING))
+        if name == "test":
+            note(f"{where}: its {len(rows)} rows have no labels, so that it is not tested; predict answers them")
+            return replace(rows, labels=None)
+        instead = f"{share:g} of the training rows are held out instead" if share else "there is no validation"
+        note(f"{where}: its {len(rows)} rows have no labels and are left out; {instead}")
+        return None
+
+    @property
+    def tested(self) -> bool:
+        """Whether there is a test split, with labels."""
+        return "test" in self.splits and self.splits["test"].labels is not None
 
     @property
     def labels(self) -> list[str]:
@@ -110,7 +148,7 @@ class ClassificationData(Data):
             items,
             sampler=sampler,
             trained=self._trained,
-            drop_last=len(sampler) >= self.batch_size,  # no batch of one row, of which a batch norm learns nothing
+            drop_last=sampler.drop_last,  # no batch of one row, of which a batch norm learns nothing
             **self._loader_options(),
         )
 
@@ -121,14 +159,27 @@ class ClassificationData(Data):
         return self._in_order(self.split("validation"), "validation")
 
     def test_dataloader(self) -> DataLoader:
-        """The test split in order."""
-        return self._in_order(self.split("test"), "test")
+        """The test split in order, as far as it has labels.
+
+        Raises:
+            ValueError: there is no test split, or one without labels.
+        """
+        rows = self.split("test")
+        if not self.tested:
+            raise ValueError(
+                f"test split of path={self.path!r}: its {len(rows)} rows have no labels, so that it cannot be tested; "
+                "give labels, hold out training rows in a folder without it (--data.test_fraction 0.1), or predict it: "
+                "lambda-seq predict"
+            )
+        return self._in_order(rows, "test")
 
     def predict_dataloader(self) -> DataLoader:
-        """The rows of `predict_path`, which need no labels; without it the test split."""
+        """The rows of `predict_path`, which need no labels; without it all of the test split."""
         if self.predict_path is None:
-            return self.test_dataloader()
-        table = to_predict(self.load_tables(self.predict_path), self.predict_path)
+            rows = self.split("test")
+            return self._in_order(self._to_predict if self._to_predict is not None else rows, "test")
+        with named_predict_path():
+            table = to_predict(self.load_tables(self.predict_path, whole=True), self.predict_path)
         return self._in_order(Rows(table, np.arange(len(table)), None), Path(self.predict_path).name)
 
     def _in_order(self, rows: Rows, split: str) -> DataLoader:

@@ -1,14 +1,21 @@
 """A command line run in this process, and small data to run it on."""
 
+import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import datasets
 import huggingface_hub.constants
 import pytest
 import torch
+from matplotlib.figure import Figure
+from paths import ROOT
 from small_data import image_folder, texts, write_jsonl
 
-from tasks.cli import main
+from lambda_seq.tasks.callbacks import curves
+from lambda_seq.tasks.cli import LambdaCLI, main
+
+sys.path.append(str(ROOT / "scripts"))
 
 
 class Result(NamedTuple):
@@ -34,12 +41,34 @@ def _alone(tmp_path_factory, tmp_path, monkeypatch):
     torch.set_num_threads(threads)
 
 
+class Unrendered(Figure):
+    """A figure whose file has no pixels: to render the curves takes as long as a small training."""
+
+    def savefig(self, path, **_):
+        Path(path).write_bytes(b"\x89PNG")
+
+
 @pytest.fixture
-def cli(monkeypatch, capsys):
-    """Runs `lambda-seq ARGUMENTS`; raises if the exit status is not the expected one."""
+def rendered():
+    """Curves of command lines are pictures, as in processes of their own."""
+    return True
+
+
+@pytest.fixture
+def cli(monkeypatch, capsys, request):
+    """Runs `lambda-seq ARGUMENTS`; raises if the exit status is not the expected one.
+
+    What it leaves out costs as much as the training of a small network, and shows in commands that run in processes of
+    their own: the pixels of the curves (but with the fixture `rendered`), and parsers of the commands not asked for.
+    """
+    parsers = LambdaCLI.subcommands()
+    if "rendered" not in request.fixturenames:
+        monkeypatch.setattr(curves, "Figure", Unrendered)
 
     def run(*arguments, code=0):
         monkeypatch.setattr("sys.argv", ["lambda-seq", *map(str, arguments)])
+        asked = {name: parsers[name] for name in map(str, arguments[:1]) if name in parsers}
+        monkeypatch.setattr(LambdaCLI, "subcommands", staticmethod(lambda: asked or parsers))
         capsys.readouterr()
         found = 0
         try:

@@ -6,6 +6,7 @@ import numpy as np
 import soundfile
 
 RATE = 4000
+SPLITS = {"train": 6, "validation": 2, "test": 2}
 
 
 def sound(label: int, rng: np.random.Generator, count: int = 600, rate: int = RATE) -> np.ndarray:
@@ -30,3 +31,15 @@ def clip_folder(folder: Path, counts: dict[str, int], names=("high", "low"), suf
                 samples = sound(label, rng, 400 + 40 * (index % 6), **options)
                 write_clip(folder / split / name / f"{index:02}{suffix}", samples, options.get("rate", RATE))
     return folder
+
+
+def spoil(folder):
+    """Three files that are no clips, one in each split; the last only shows when it is decoded."""
+    text, empty, cut = (folder / split / "high" / "00.wav" for split in ("train", "validation", "test"))
+    text.write_text("no audio")
+    write_clip(empty, np.zeros(0))
+    cut.unlink()
+    cut = cut.with_suffix(".flac")
+    write_clip(cut, sound(0, np.random.default_rng(0), 9000))
+    cut.write_bytes(cut.read_bytes()[:5000])
+    return text, empty, cut

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from small_audio import clip_folder, sound, write_clip
+from paths import DATA
+from small_audio import SPLITS, clip_folder, sound, spoil, write_clip
 from small_data import QUIET, SHORT, TINY_ENCODER
-from test_audio import SHARED, SPLITS, spoil
 
 CONFIG = ("--config", "tasks/configs/audio_classification.yaml")
 TINY = (*CONFIG, *TINY_ENCODER, "--model.options.strides=[4,4]", "--data.batch_size=5", "--data.pad_to_multiple=100")
@@ -104,7 +104,8 @@ def test_a_network_for_other_input(cli, folder):
     result = cli("fit", *TINY, "--data.path", folder, *SHORT, *LOG_MEL[-2:], code=1)
     assert "takes features but the data are waveform" in result.err
     assert "--data.representation log_mel" in result.err
-    result = cli("fit", *TINY, "--data.path", folder, *SHORT, *LOG_MEL[:-2], code=1)
+    samples = (*LOG_MEL[:-2], "--model.options.stem=waveform")
+    result = cli("fit", *TINY, "--data.path", folder, *SHORT, *samples, code=1)
     assert "takes waveform but the data are features" in result.err
     assert "choose lambda_encoder with options.stem: features" in result.err
 
@@ -150,7 +151,7 @@ def test_silence_and_single_samples_are_learned_from_and_predicted(cli, folder):
         sound(1, np.random.default_rng(0), 9600, 96000)[:, None].repeat(2, 1),
         96000,
     )
-    fitted = cli("fit", *TINY, "--data.path", folder, *SHORT, "--model.options.lambda_norm=layer")
+    fitted = cli("fit", *TINY, "--data.path", folder, *SHORT, "--model.options.norm=layer")
     assert "nan" not in fitted.out
     cli(
         "predict",
@@ -158,7 +159,7 @@ def test_silence_and_single_samples_are_learned_from_and_predicted(cli, folder):
         "--data.path",
         folder,
         *QUIET,
-        "--model.options.lambda_norm=layer",
+        "--model.options.norm=layer",
         "--predictions.path=p.jsonl",
     )
     rows = [json.loads(line) for line in Path("p.jsonl").read_text().splitlines()]
@@ -186,9 +187,9 @@ def test_generated_tones_are_learned(cli):
     ("config", "name"), [("spoken_digits", "fsdd"), ("speech_commands", "arabic_speech_commands_10")]
 )
 def test_real_data_by_path_alone(cli, config, name):
-    if not (SHARED / name).is_dir():
-        pytest.skip(f"optional data set not found: {SHARED / name} (its folder is LAMBDA_SEQ_DATA or ../shared/data)")
+    if not (DATA / name).is_dir():
+        pytest.skip(f"optional data set not found: {DATA / name} (its folder is LAMBDA_SEQ_DATA or ../shared/data)")
     limits = tuple(f"--trainer.limit_{stage}_batches=2" for stage in ("train", "val", "test", "predict"))
-    command = ("--config", f"tasks/configs/{config}.yaml", "--data.path", SHARED / name, *limits)
+    command = ("--config", f"tasks/configs/{config}.yaml", "--data.path", DATA / name, *limits)
     cli("fit", *command, *SHORT)
     assert "64 predictions" in cli("predict", *command, *QUIET).out

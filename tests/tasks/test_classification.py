@@ -6,8 +6,8 @@ from lightning.pytorch import Trainer
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from tasks.classification import Classification
-from tasks.training import network_for
+from lambda_seq.tasks.classification import Classification
+from lambda_seq.tasks.networks import network_for
 
 TOKENS = {
     "labels": ["a", "b", "c"],
@@ -106,13 +106,21 @@ def test_the_rate_falls_to_zero_over_all_steps(options, steps, tmp_path):
         ({"label_smoothing": 1.0}, "label_smoothing=1.0"),
         ({"warmup": 2.0}, "warmup=2.0"),
         ({"final_lr": -1.0}, "final_lr=-1.0"),
-        ({"facts": None}, "facts"),
+        ({"network": "lambda_encodr"}, "lambda_encodr"),
         ({"facts": TOKENS | {"input": "image"}}, "choose a network for images"),
     ],
 )
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
-        Classification("lambda_encoder", ENCODER, **({"facts": TOKENS} | options))
+        Classification(**({"network": "lambda_encoder", "options": ENCODER, "facts": TOKENS} | options))
+
+
+def test_without_facts_options_are_checked_and_the_network_waits_for_a_trainer():
+    for options, message in (({"network": "lambda_encodr"}, "lambda_encodr"), ({"warmup": 2.0}, "warmup=2.0")):
+        with pytest.raises(ValueError, match=message):
+            Classification(**({"network": "lambda_encoder"} | options))
+    with pytest.raises(ValueError, match="facts: what the data are must be given"):
+        Classification("lambda_encoder", ENCODER).configure_model()
 
 
 @pytest.mark.parametrize("word", ["null", "None"])
@@ -120,3 +128,17 @@ def test_null_on_the_command_line_is_none(word):
     facts = {"input": "tokens", "options": {"vocab_size": 9}}
     network = network_for("lambda_encoder_tiny", {"scope": word, "position": "exponential"}, facts)
     assert network.options["scope"] is None
+
+
+def test_a_checkpoint_of_a_causal_encoder_from_before(tmp_path):
+    # whose lambda norms were batch norms by default
+    options = ENCODER | {"causal": True, "norm": "batch", "block_norm": "layer"}
+    with pytest.warns(UserWarning, match="norm='batch'"):
+        before = Classification("lambda_encoder", options, facts=TOKENS)
+    hparams = {"network": "lambda_encoder", "options": ENCODER | {"causal": True}, "facts": TOKENS}
+    checkpoint = {"state_dict": before.state_dict(), "hyper_parameters": hparams}
+    torch.save(checkpoint | {"pytorch-lightning_version": "2.5.0"}, tmp_path / "last.ckpt")
+    with pytest.warns(UserWarning, match="the weights are of causal layers with batch norms, once their default"):
+        task = Classification.load_from_checkpoint(tmp_path / "last.ckpt")
+    given = batch()
+    assert torch.equal(task.eval()(given), before.eval()(given))

@@ -10,15 +10,15 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
+from paths import ROOT
 from small_data import QUIET, SHORT, TINY_ENCODER, TINY_RESNET, image_folder, texts, write_jsonl
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted(path.name for path in (ROOT / "tasks" / "configs").glob("*.yaml"))
 IMAGES = ("--config", "tasks/configs/image_classification.yaml", "--data.batch_size=8", *TINY_RESNET)
 TEXTS = ("--config", "tasks/configs/text_classification.yaml", "--data.batch_size=8", *TINY_ENCODER)
 
 
-def test_images_fit_validate_test_predict(cli, pictures):
+def test_images_fit_validate_test_predict(cli, pictures, rendered):
     fitted = cli("fit", *IMAGES, "--data.path", pictures, *SHORT)
     output = Path("outputs/image_classification")
     for name in ("test/accuracy", "checkpoints/best.ckpt", "checkpoints/last.ckpt", "curves.png"):
@@ -73,8 +73,8 @@ def test_texts_from_one_file(cli, tmp_path, suffix):
     checkpoint = torch.load("run/checkpoints/best.ckpt", weights_only=True)
     facts = checkpoint["hyper_parameters"]["facts"]
     assert facts["labels"] == ["canine", "feline"]
-    assert facts["options"] == {"num_classes": 2, "vocab_size": 257, "max_length": 4096}
-    assert checkpoint["state_dict"]["network.stem.embedding.weight"].shape[0] == 257
+    assert facts["options"] == {"num_classes": 2, "vocab_size": 2**31, "max_length": 64}
+    assert checkpoint["state_dict"]["network.stem.embedding.weight"].shape[0] == 262_144
 
 
 def test_texts_fit_and_predict_jsonl(cli, stories):
@@ -110,9 +110,25 @@ def test_a_second_run_in_the_same_folder(cli, stories):
     cli("fit", *TEXTS, "--data.path", stories, *SHORT)
     cli("fit", *TEXTS, "--data.path", stories, *SHORT)
     names = sorted(path.name for path in Path("outputs/text_classification/checkpoints").iterdir())
-    assert names == ["best.ckpt", "last.ckpt"]
+    assert names == ["best.ckpt", "last.ckpt", "run.json"]
     assert Path("outputs/text_classification/csv/version_0/metrics.csv").is_file()  # logs of both runs are kept
     assert Path("outputs/text_classification/csv/version_1/metrics.csv").is_file()
+
+
+def test_a_tilde_is_the_home_folder(cli, stories, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    cli("fit", *TEXTS, "--data.path", stories, *SHORT, "--output_dir=~/run")
+    cli(
+        "validate",
+        *TEXTS,
+        "--data.path",
+        stories,
+        *QUIET,
+        "--output_dir=~/run",
+        "--ckpt_path=~/run/checkpoints/last.ckpt",
+    )
+    assert {"best.ckpt", "last.ckpt"} <= {file.name for file in (tmp_path / "home/run/checkpoints").iterdir()}
+    assert not Path("~").exists()
 
 
 def test_without_a_test_split_fit_ends_without_a_test(cli, tmp_path):
@@ -127,7 +143,7 @@ def test_without_a_test_split_fit_ends_without_a_test(cli, tmp_path):
 def test_every_configuration_parses(cli, config):
     path = () if config == "associative_recall.yaml" else ("--data.path=x",)  # whose data are nowhere
     printed = cli("fit", "--config", f"tasks/configs/{config}", *path, "--print_config").out
-    model = re.search(r"^model:\n  class_path: tasks\.\w+\.(\w+)", printed, re.MULTILINE)
+    model = re.search(r"^model:\n  class_path: lambda_seq\.tasks\.\w+\.(\w+)", printed, re.MULTILINE)
     assert model
     assert model[1] in ("Classification", "LanguageModelling", "MaskedPretraining")
 
@@ -137,7 +153,7 @@ def test_help_explains_options(cli):
     assert "--output_dir" in shown
     assert "--last.every_n_train_steps" in shown
     shown = " ".join(cli("fit", "--data.help", "TextData").out.split())
-    assert "tokens (bytes, without a tokenizer) that are read of a text" in shown
+    assert "tokens (bytes, words) that are read of a text" in shown
 
 
 @pytest.mark.parametrize(
@@ -163,6 +179,20 @@ def test_bad_input_is_one_clear_message(cli, stories, arguments, words):
     assert "Traceback" not in result.err
     for word in words:
         assert word in result.err
+
+
+def test_wrong_options_end_a_command_before_data_are_read(cli):
+    nowhere = ("fit", *TEXTS, "--data.path=nowhere/at/all", *SHORT)
+    Path("file").write_text("")
+    for option, message in (
+        ("--model.network=lambda_encodr", "lambda_encodr"),
+        ("--model.warmup=2", "warmup=2.0"),
+        ("--trainer.callbacks+=BatchSizeFinder", "BatchSizeFinder changes batches"),
+        ("--reports.folder=file", "file"),
+    ):
+        error = cli(*nowhere, option, code=1).err
+        assert message in error
+        assert "nowhere/at/all" not in error
 
 
 def test_a_network_for_other_input(cli, stories, pictures):
@@ -216,7 +246,7 @@ def test_an_error_in_a_worker_is_one_line(cli, pictures):
 @pytest.mark.slow
 def test_the_installed_command_without_warnings(stories):
     """In a process of its own, as an error of the interpreter's start-up would not show in this one."""
-    command = [sys.executable, "-m", "tasks.cli", "fit", *TEXTS, "--data.path", stories, *SHORT]
+    command = [sys.executable, "-m", "lambda_seq.tasks.cli", "fit", *TEXTS, "--data.path", stories, *SHORT]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=None)
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr

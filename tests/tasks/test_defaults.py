@@ -1,21 +1,20 @@
 """The shipped configurations on the data they are for."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
+from paths import DATA
 from small_data import QUIET, SHORT, TINY_ENCODER, TINY_RESNET
 
-SHARED = Path(os.environ.get("LAMBDA_SEQ_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 LIMITS = tuple(f"--trainer.limit_{stage}_batches=2" for stage in ("train", "val", "test", "predict"))
 
 
 def shared(name: str) -> Path:
     """A data set that is not part of the project; the test is skipped without it."""
-    if not (SHARED / name).is_dir():
-        pytest.skip(f"optional data set not found: {SHARED / name} (its folder is LAMBDA_SEQ_DATA or ../shared/data)")
-    return SHARED / name
+    if not (DATA / name).is_dir():
+        pytest.skip(f"optional data set not found: {DATA / name} (its folder is LAMBDA_SEQ_DATA or ../shared/data)")
+    return DATA / name
 
 
 @pytest.mark.slow
@@ -36,5 +35,5 @@ def test_real_data_by_path_alone(cli, config, name, tiny):
     command = ("--config", f"tasks/configs/{config}.yaml", "--data.path", path, *tiny, *LIMITS)
     cli("fit", *command, *SHORT)
     cli("test", *command, *QUIET)
-    batch = 128 if name == "fashion_mnist" else 32
+    batch = 64 if name == "fashion_mnist" else 32
     assert f"{2 * batch} predictions" in cli("predict", *command, *QUIET).out

@@ -10,10 +10,11 @@ import torch
 from small_data import SHORT, TINY_ENCODER, TINY_RESNET
 
 import lambda_seq
-from tasks.classification import Classification
-from tasks.data import AudioData, ImageData, TextData
-from tasks.data.tokens import Tokens
-from tasks.export import card, preprocessing
+from lambda_seq.tasks.classification import Classification
+from lambda_seq.tasks.data import AudioData, ImageData, TextData
+from lambda_seq.tasks.data.reading.tokens import Tokens
+from lambda_seq.tasks.export import card
+from lambda_seq.tasks.facts import Facts
 
 TEXTS = ("--config", "tasks/configs/text_classification.yaml", "--data.batch_size=8", *TINY_ENCODER)
 AUDIO = ("--config", "tasks/configs/audio_classification.yaml", *TINY_ENCODER, "--trainer.limit_train_batches=2")
@@ -37,12 +38,26 @@ def test_texts(cli, stories):
     assert torch.equal(model(batch["x"], batch["mask"]), task(batch))
     assert model.labels == ["canine", "feline"]
     assert model.tokenizer is None
-    assert model.preprocessing["tokens"] == {"kind": "bytes", "pad": 0, "vocab_size": 257}
+    assert model.preprocessing["tokens"] == {"kind": "words", "pad": 0, "vocab_size": 2**31}
     summary = json.loads(Path("run/summary.json").read_text())
     written = Path("run/model/README.md").read_text()
     assert f"| test/accuracy | {summary['test/accuracy']:.4f} |" in written
     assert "on `stories`" in written
     assert str(stories.parent) not in written
+
+
+def test_what_exports_that_were_killed_have_left_goes(cli, stories):
+    """Of a first one, beside the folder; of one that replaces another, within."""
+    cli("fit", *TEXTS, "--data.path", stories, *SHORT, "--output_dir=run", "--export=false")
+    for left in ("run/.model-0123abcd", "run/model/.model-89efffff", "run/model/.model-mine", "run/.model"):
+        Path(left).mkdir(parents=True)
+        (Path(left) / "model.safetensors").write_bytes(b"a half")
+    partial = Path("run/checkpoints/best.ckpt.partial")
+    partial.write_bytes(b"a half")
+    cli("fit", *TEXTS, "--data.path", stories, *SHORT, "--output_dir=run", "--ckpt_path=last")
+    assert sorted(file.name for file in Path("run").rglob(".model*")) == [".model", ".model-mine"]
+    assert not partial.exists()
+    lambda_seq.from_pretrained("run/model")
 
 
 @torch.no_grad()
@@ -115,9 +130,10 @@ def test_it_can_be_switched_off(cli, stories):
 def test_the_card_says_what_goes_in(kind):
     facts = {"labels": ["a"], "input": kind, "options": {"num_classes": 1, "in_channels": 3, "image_size": [4, 5]}}
     facts |= {"mean": [1.0], "std": [2.0]}
+    facts = Facts.from_dict(facts)
     text = card(facts, "owner/name", {"test/accuracy": 0.5})
     assert "`owner/name`" in text
     assert "| test/accuracy | 0.5000 |" in text
     assert "preprocessing" in text
-    kept = preprocessing(facts)
+    kept = facts.preparation()
     assert kept == {"input": kind, "mean": [1.0], "std": [2.0], "in_channels": 3, "image_size": [4, 5]}

@@ -10,12 +10,15 @@ import pytest
 import torch
 from small_data import QUIET, write_jsonl
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from tasks.classification import Classification
-from tasks.data.packs import IGNORED, EvaluationRows, pad_rows
-from tasks.data.streams import Block
-from tasks.data.tokens import Tokens
-from tasks.language_modelling import DocumentTable, LanguageModelling, Scores
+from lambda_seq.functional import Packing
+from lambda_seq.tasks.classification import Classification
+from lambda_seq.tasks.data.batches import Packed
+from lambda_seq.tasks.data.language.packs import IGNORED, EvaluationRows, pad_rows
+from lambda_seq.tasks.data.language.streams import Block
+from lambda_seq.tasks.data.reading.tokens import Tokens
+from lambda_seq.tasks.language_modelling import DocumentTable, LanguageModelling, Scores
 
 FACTS = {"input": "tokens", "options": {"vocab_size": 257, "max_length": 16}, "tokens": Tokens().facts}
 SMALL = {"dim": 8, "depth": 2, "heads": 2, "dim_key": 3, "scope": 5}
@@ -55,7 +58,8 @@ def test_a_document_of_many_windows_is_one_row():
     model, table, rows = task(), DocumentTable(), []
     whole = batch_of(TEXTS, length=16, stride=8)
     for place in range(0, len(whole["x"]), 2):
-        part = {name: whole[name][place : place + 2] for name in ("x", "target", "documents", "mask", "bytes", "id")}
+        part = {name: whole[name][place : place + 2] for name in ("x", "target", "mask", "bytes", "id")}
+        part["documents"] = Packed(Packing.of(whole["documents"].packing.number[place : place + 2], part["mask"]))
         rows += table.rows(model.predict_step(part, 0))
     rows += table.rest()
     assert [(row[0], row[1], row[2]) for row in rows] == [
@@ -68,13 +72,38 @@ def test_a_document_of_many_windows_is_one_row():
 def test_no_document_learns_from_another():
     model = task(scope=None, max_length=64)
     batch = batch_of(["one two", "three four", "five"], length=64)
-    assert batch["documents"].max() == 2
+    documents = batch["documents"].packing.number
+    assert documents.max() == 2
     before = model.losses(batch)
-    batch["x"][0, batch["documents"][0] == 1] = 5
+    batch["x"][0, documents[0] == 1] = 5
     after = model.losses(batch)
-    others = batch["documents"] != 1
+    others = documents != 1
     assert torch.equal(before[others], after[others])
     assert not torch.equal(before, after)
+
+
+class Waiting(TorchDispatchMode):
+    """Counts what a GPU would have to be waited for: values and sizes that Python asks for."""
+
+    NAMES = ("_local_scalar_dense", "nonzero", "unique_consecutive", "_unique2", "masked_select", "bincount")
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += any(str(func).startswith(f"aten.{name}.") for name in self.NAMES)
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_waits_for_nothing_as_its_packing_comes_with_the_batch():
+    model, batch = task(), batch_of(TEXTS, length=16, stride=8)
+    with Waiting() as packed:
+        model.losses(batch).sum().backward()
+    assert packed.count == 0
+    with Waiting() as given_ids:
+        model.network(batch["x"], batch["mask"], batch["documents"].packing.number)
+    assert given_ids.count > 0
 
 
 def test_scores_are_over_all_predictions():

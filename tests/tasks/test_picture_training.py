@@ -12,9 +12,9 @@ from PIL import Image
 from small_data import QUIET, SHORT, TINY_RESNET, image_folder
 
 import lambda_seq
-from tasks.averaging import WeightEMA
-from tasks.distributed import ShardedStrategy
-from tasks.predictions import PredictionFile, Sheet
+from lambda_seq.tasks.callbacks.averaging import WeightEMA
+from lambda_seq.tasks.callbacks.predictions import PredictionFile, Sheet
+from lambda_seq.tasks.strategies.distributed import ShardedStrategy
 
 IMAGES = ("--config", "tasks/configs/image_classification.yaml", *TINY_RESNET, *QUIET)
 ALL = (  # everything that draws at random
@@ -49,6 +49,23 @@ def test_a_stopped_run_is_the_one_that_never_stopped(cli, pictures, step):
     points = [checkpoint["callbacks"]["Curves"]["points"] for checkpoint in (part, whole)]
     for name in ("train/loss", "lr", "val/loss", "val/accuracy"):
         assert points[0][name] == points[1][name]
+
+
+def test_the_background_goes_with_the_model_and_its_checkpoints(cli, pictures, caplog):
+    for file in pictures.rglob("0*.png"):
+        picture = Image.open(file).convert("RGBA")
+        picture.putalpha(100)
+        picture.save(file)
+    command = (*IMAGES, "--data.path", pictures, "--output_dir=run")
+    cli("fit", *command, "--data.background=black", "--trainer.max_epochs=1", "--test_after_fit=false")
+    assert "of the 24 training images looked at, 20 are transparent: put on black" in caplog.text
+    assert lambda_seq.from_pretrained("run/model").preprocessing["background"] == "black"
+    assert load("run")["hyper_parameters"]["facts"]["background"] == "black"
+    for stage in ("test", "predict"):
+        cli(stage, *command, "--data.background=black")
+        result = cli(stage, *command, code=1)
+        assert "the checkpoint saw other pictures than the data are now, background='white'" in result.err
+        assert "give --data.background black" in result.err
 
 
 def test_averaged_weights_are_validated_tested_and_exported(cli, pictures):
@@ -184,7 +201,7 @@ def test_a_sheet_has_the_extremes_in_order(tmp_path, monkeypatch):
         pixels = torch.zeros(3, 1, 4, 4, dtype=torch.uint8)
         names = [f"folder/{row}.png" for row in part]
         sheet.add({"x": pixels}, {"id": names, "probabilities": chances[part]}, ["a", "b"])
-    monkeypatch.setattr("tasks.predictions.draw_sheet", lambda groups, path: drawn.update(groups))
+    monkeypatch.setattr("lambda_seq.tasks.callbacks.predictions.draw_sheet", lambda groups, path: drawn.update(groups))
     assert sheet.draw(tmp_path / "sheet.png")
     found = {title: [(one.name, one.label) for one in shown] for title, shown in drawn.items()}
     assert found == {

@@ -2,14 +2,16 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from small_data import QUIET, SHORT, TINY_ENCODER, TINY_RESNET, texts, write_jsonl
 from torch.nn import functional as F
 
 import lambda_seq
-from tasks.pretraining import Explained, MaskedPretraining, choose_spans
+from lambda_seq.tasks.pretraining import Explained, MaskedPretraining, choose_spans
 
 TINY = {"dim": 8, "depth": 1, "heads": 2, "scope": 3}
 FACTS = {
@@ -46,7 +48,8 @@ def batch(kind, rows=4, length=30):
 
 @pytest.mark.parametrize(("share", "span"), [(0.15, 1), (0.3, 6), (0.75, 16)])
 def test_the_share_that_is_hidden_is_the_same_at_all_positions(share, span):
-    hidden = choose_spans(4000, 40, share, span, torch.Generator().manual_seed(0)).float()
+    random = np.random.default_rng(0)
+    hidden = torch.stack([choose_spans(40, share, span, random) for _ in range(4000)]).float()
     assert hidden.shape == (4000, 40)
     assert (hidden.mean(0) - share).abs().max() < 0.05  # standard deviation at most 0.008
     # In the middle no run is shorter than a span
@@ -55,16 +58,34 @@ def test_the_share_that_is_hidden_is_the_same_at_all_positions(share, span):
 
 
 @pytest.mark.parametrize("kind", list(FACTS))
-def test_what_is_hidden_depends_on_seed_and_step_alone(kind):
-    x, mask = task(kind).inputs(batch(kind))
-    chosen = [task(kind)._choose("val", x, mask, index) for index in (0, 0, 1)]
-    assert torch.equal(chosen[0], chosen[1])
-    assert not torch.equal(chosen[0], chosen[2])
-    assert not torch.equal(chosen[0], task(kind)._choose("train", x, mask, 0))
-    assert not chosen[0][3].any()  # no real position
+def test_what_is_hidden_depends_on_seed_stage_epoch_and_row_alone(kind):
+    made, given = task(kind), batch(kind)
+    x, mask = made.inputs(given)
+    chosen = made._choose("val", x, mask, 0, given)
+    assert torch.equal(chosen, made._choose("val", x, mask, 1, given))
+    assert not chosen[3].any()  # no real position
+    assert not torch.equal(chosen, made._choose("train", x, mask, 0, given))
     other = task(kind)
     other.seed = 1
-    assert not torch.equal(chosen[0], other._choose("val", x, mask, 0))
+    assert not torch.equal(chosen, other._choose("val", x, mask, 0, given))
+    made.trainer = SimpleNamespace(current_epoch=1, world_size=1)
+    assert torch.equal(chosen, made._choose("val", x, mask, 0, given))
+    assert not torch.equal(other._choose("train", x, mask, 0, given), made._choose("train", x, mask, 0, given))
+
+
+@pytest.mark.parametrize("kind", list(FACTS))
+def test_neither_batch_nor_padding_nor_order_changes_what_is_hidden(kind):
+    made, given = task(kind), batch(kind)
+    together = made._choose("val", *made.inputs(given), 0, given)
+    for row in range(4):
+        count = int(given["mask"][row].sum())
+        alone = {"x": given["x"][row : row + 1, : max(count, 1)], "mask": given["mask"][row : row + 1, : max(count, 1)]}
+        hidden = made._choose("val", *made.inputs(alone), 3, alone)
+        assert torch.equal(hidden[0], together[row, : hidden.shape[1]])
+        assert not together[row, hidden.shape[1] :].any()
+    turned = {name: given[name].flip(0) for name in ("x", "mask")}
+    turned["x"][~turned["mask"]] = 9  # what stands in padding does not matter
+    assert torch.equal(made._choose("val", *made.inputs(turned), 0, turned).flip(0), together)
 
 
 @pytest.mark.parametrize("kind", list(FACTS))
@@ -218,7 +239,7 @@ def body(weights, prefix="network."):
 def said(monkeypatch):
     """What loading weights said."""
     lines = []
-    monkeypatch.setattr("tasks.transfer.rank_zero_info", lines.append)
+    monkeypatch.setattr("lambda_seq.tasks.transfer.rank_zero_info", lines.append)
     return lines
 
 
@@ -234,7 +255,7 @@ def test_texts_pretrained_then_fine_tuned(cli, stories, said):
     best = "pre/checkpoints/best.ckpt"
     command = ("fit", *TEXTS, "--data.path", stories, f"--model.init_from={best}", *SHORT)
     # At rate 0 no weight is changed but the averages of batch norms
-    norms = ("--model.options.lambda_norm=rms", "--model.options.norm=layer")
+    norms = ("--model.options.norm=rms", "--model.options.block_norm=layer")
     cli("fit", *TEXTS, "--data.path", stories, "--model=MaskedPretraining", "--output_dir=rms", *SHORT, *norms)
     still = ("--model.optimizer.lr=0", *norms, "--model.options.pool=attention", "--output_dir=still")
     cli(*command, *still, "--model.init_from=rms/checkpoints/best.ckpt")
@@ -289,7 +310,7 @@ def test_from_a_saved_folder_for_other_classes(cli, source, said, tmp_path):
         (("--model.options.key_norm=l2",), ("key_norm is 'softmax' there, 'l2' here",)),
         (
             ("--data.tokenizer=train", "--data.vocab_size=300"),
-            ("stem.embedding.weight is (257, 4) there", "of another network"),
+            ("give its tokenizer.json as --data.tokenizer", "or other weights"),
         ),
         (("--model.init_from=first/model", "--model.options.depth=2"), ("depth is 1 there, 2 here",)),
         (("--ckpt_path=pre/checkpoints/last.ckpt",), ("masked pretraining", "--model.init_from")),

@@ -1,14 +1,12 @@
 """A run that is stopped and resumed is the run that was never stopped, to the last bit."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from commands import CLI, end, start
 from small_data import QUIET, TINY_ENCODER, TINY_RESNET
 
 # 24 images in batches of 5: 4 steps per epoch (the rest of each is dropped), 8 in all; random crops and dropout.
@@ -101,6 +99,20 @@ def test_text_in_buckets_with_accumulation_and_limited_batches(cli, stories):
     assert_same(weights("part"), weights("whole"))
 
 
+def test_in_float64_with_averaged_weights(cli, pictures):
+    options = ("--trainer.precision=64-true", "--ema_decay=0.9")
+    command = ("fit", *IMAGES, "--data.path", pictures, *options)
+    cli(*command, "--output_dir=whole")
+    cli(*command, "--output_dir=part", "--trainer.max_steps=3")
+    cli(*command, "--output_dir=part", "--ckpt_path=last")
+    found = weights("part")
+    assert_same(found, weights("whole"))
+    assert_same(weights("part", "best"), weights("whole", "best"))
+    weight = next(tensor for name, tensor in found.items() if name.startswith("network.") and tensor.ndim > 1)
+    assert weight.dtype == torch.float64
+    assert not torch.equal(weight, weight.float().double())
+
+
 def test_the_seed_of_the_first_run_goes_on(cli, pictures, unstopped):
     command = ("fit", *IMAGES, "--data.path", pictures, "--output_dir=part")
     cli(*command, "--trainer.max_steps=3")
@@ -116,16 +128,14 @@ def test_last_without_a_checkpoint_begins_anew(cli, pictures, unstopped):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_killed_process(cli, pictures, unstopped, number, tmp_path):
+def test_a_killed_process(cli, pictures, unstopped, number):
     arguments = ("fit", *IMAGES, "--data.path", pictures, "--output_dir=part")
     slow = (  # a pause in each step, so that the signal comes in the middle
-        "import time, tasks.classification as task; step = task.Classification.training_step\n"
+        "import time, lambda_seq.tasks.classification as task; step = task.Classification.training_step\n"
         "task.Classification.training_step = lambda *given: (time.sleep(0.7), step(*given))[1]\n"
-        "from tasks.cli import main; main()"
+        "from lambda_seq.tasks.cli import main; main()"
     )
-    environment = os.environ | {"HF_DATASETS_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", slow, *map(str, arguments), "--last.every_n_train_steps=1"]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = start(CLI[0], "-c", slow, *arguments, "--last.every_n_train_steps=1")
     last = Path("part/checkpoints/last.ckpt")
     deadline = time.monotonic() + 120
     while not last.is_file() and process.poll() is None and time.monotonic() < deadline:
@@ -133,9 +143,9 @@ def test_a_killed_process(cli, pictures, unstopped, number, tmp_path):
     time.sleep(1)
     process.send_signal(number)
     try:
-        process.wait(120)
+        process.communicate(timeout=120)
     finally:
-        process.kill()
+        end(process)
     reached = torch.load(last, weights_only=True)["global_step"]
     assert 0 < reached < 8
     cli(*arguments, "--ckpt_path=last")

@@ -1,0 +1,1 @@
+"""What happens at a training's steps and epochs: checkpoints, reports, predictions, averages."""

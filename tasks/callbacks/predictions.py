@@ -1,0 +1,270 @@
+"""Predictions as a file."""
+
+from __future__ import annotations
+
+import csv
+import heapq
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
+from torch import Tensor
+
+from lambda_seq.tasks.callbacks.pictures import Shown, draw_sheet
+from lambda_seq.tasks.checkpointing.storage import PARTIAL
+
+
+class Table(Protocol):
+    """What a task's predictions look like in a file.
+
+    Attributes:
+        columns: type of each, "string", "int64" or "float32".
+    """
+
+    columns: dict[str, str]
+
+    def rows(self, prediction: Any) -> list[list[Any]]:
+        """The rows that what `predict_step` returned makes complete."""
+
+    def rest(self) -> list[list[Any]]:
+        """The rows that are still to be written when there are no more predictions."""
+
+
+class ClassTable:
+    """A row for each prediction: id, the likeliest class, and the probability of each class.
+
+    Args:
+        labels: names of the classes.
+    """
+
+    def __init__(self, labels: list[str]) -> None:
+        self.labels = labels
+        self.columns = {"id": "string", "prediction": "string"} | {
+            f"probability: {label}": "float32" for label in labels
+        }
+
+    def rows(self, prediction: dict[str, Any]) -> list[list[Any]]:
+        """The rows of a batch: "id", names, and "probabilities" (B, classes)."""
+        probabilities = prediction["probabilities"]
+        best = probabilities.argmax(-1).tolist()
+        return [
+            [name, self.labels[index], *row]
+            for name, index, row in zip(prediction["id"], best, probabilities.tolist(), strict=True)
+        ]
+
+    def rest(self) -> list[list[Any]]:
+        """Nothing."""
+        return []
+
+
+class AnswerTable:
+    """A row for each prediction: id, and the answer as JSON, a number or lists of numbers."""
+
+    def __init__(self) -> None:
+        self.columns = {"id": "string", "answer": "string"}
+
+    def rows(self, prediction: dict[str, Any]) -> list[list[Any]]:
+        """The rows of a batch: "id", names, and "answers" (B, …)."""
+        answers = prediction["answers"].tolist()
+        return [[name, json.dumps(answer)] for name, answer in zip(prediction["id"], answers, strict=True)]
+
+    def rest(self) -> list[list[Any]]:
+        """Nothing."""
+        return []
+
+
+class Writer(Protocol):
+    """Writes rows of a table."""
+
+    def __init__(self, file: Path, columns: dict[str, str]) -> None: ...
+
+    def write(self, rows: list[list[Any]]) -> None:
+        """Append rows."""
+
+    def close(self) -> None:
+        """Finish the file."""
+
+
+class CsvWriter:
+    """Rows as comma-separated values with a header."""
+
+    def __init__(self, file: Path, columns: dict[str, str]) -> None:
+        self.stream = file.open("w", encoding="utf-8", newline="")
+        self.writer = csv.writer(self.stream)
+        self.writer.writerow(columns)
+
+    def write(self, rows: list[list[Any]]) -> None:
+        """Append rows."""
+        self.writer.writerows(rows)
+
+    def close(self) -> None:
+        """Finish the file."""
+        self.stream.close()
+
+
+class JsonlWriter:
+    """Rows as one JSON object per line."""
+
+    def __init__(self, file: Path, columns: dict[str, str]) -> None:
+        self.stream, self.columns = file.open("w", encoding="utf-8"), list(columns)
+
+    def write(self, rows: list[list[Any]]) -> None:
+        """Append rows."""
+        for row in rows:
+            self.stream.write(json.dumps(dict(zip(self.columns, row, strict=True)), ensure_ascii=False) + "\n")
+
+    def close(self) -> None:
+        """Finish the file."""
+        self.stream.close()
+
+
+class ParquetWriter:
+    """Rows as parquet."""
+
+    def __init__(self, file: Path, columns: dict[str, str]) -> None:
+        self.schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in columns.items()])
+        self.writer = pq.ParquetWriter(file, self.schema)
+
+    def write(self, rows: list[list[Any]]) -> None:
+        """Append rows."""
+        columns = [
+            pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), self.schema.types, strict=True)
+        ]
+        self.writer.write_table(pa.Table.from_arrays(columns, schema=self.schema))
+
+    def close(self) -> None:
+        """Finish the file."""
+        self.writer.close()
+
+
+WRITERS: dict[str, type[Writer]] = {".csv": CsvWriter, ".jsonl": JsonlWriter, ".parquet": ParquetWriter}
+
+
+class PredictionFile(BasePredictionWriter):
+    """Writes a row for each prediction.
+
+    The id is the file of an image or text that has one, otherwise the number of the row. Of classification the columns
+    are `id`, `prediction` (the likeliest class) and, for each class, `probability: CLASS`; of language modelling `id`,
+    `tokens`, `bytes`, `loss` (nats per token) and `bits_per_byte`. Of pictures a contact sheet is drawn beside the
+    file, as PNG, of those that the network is most and least certain of.
+
+    Args:
+        path: file to write, ending in .csv, .jsonl or .parquet; default: OUTPUT_DIR/predictions.csv.
+        sheet: pictures of each kind on the contact sheet; 0 for no sheet.
+    """
+
+    def __init__(self, path: str | None = None, sheet: int = 16) -> None:
+        super().__init__(write_interval="batch")
+        if sheet < 0:
+            raise ValueError(f"predictions.sheet={sheet}: expected a number of pictures, at least 0")
+        if path is not None and Path(path).suffix.lower() not in WRITERS:
+            raise ValueError(f"predictions.path={path!r}: unknown kind of file; expected {', '.join(WRITERS)}")
+        self.path, self.sheet = path, Sheet(sheet)
+        self.count = 0
+        self._writer: Writer | None = None
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open a file beside the final one, which takes its place when all is written."""
+        if self.path is None:
+            raise ValueError("predictions.path: none given; name a file to write")
+        if not getattr(trainer.strategy, "leads", True):  # another process writes the same rows
+            return
+        target = Path(self.path)
+        share = trainer.distributed_sampler_kwargs
+        if share is not None and share["num_replicas"] > 1:
+            target = target.with_stem(f"{target.stem}-{share['rank']}")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self._target, self._partial = target, target.with_name(target.name + PARTIAL)
+        own = getattr(pl_module, "prediction_table", None)
+        self._table: Table = ClassTable(pl_module.labels) if own is None else own()  # type: ignore[arg-type]
+        self._writer, self.count = WRITERS[target.suffix.lower()](self._partial, self._table.columns), 0
+        self.sheet = Sheet(self.sheet.most)
+
+    def write_on_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        prediction: Any,
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Write the rows of a batch."""
+        if self._writer is None:
+            return
+        self._write(self._table.rows(prediction))
+        if isinstance(self._table, ClassTable):
+            self.sheet.add(batch, prediction, self._table.labels)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Close the file, put it in its place and name it."""
+        if self._writer is None:
+            return
+        self._write(self._table.rest())
+        self._close()
+        self._partial.replace(self._target)
+        print(f"{self.count} predictions: {self._target}")
+        if self.sheet.draw(self._target.with_suffix(".png")):
+            print(f"contact sheet: {self._target.with_suffix('.png')}")
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Close what was begun."""
+        self._close()
+
+    def _write(self, rows: list[list[Any]]) -> None:
+        self.count += len(rows)
+        if rows and self._writer is not None:
+            self._writer.write(rows)
+
+    def _close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        self._writer = None
+
+
+class Sheet:
+    """The pictures that predictions are most and least certain of, by the probability of the likeliest class.
+
+    Args:
+        most: pictures of each kind.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._certain: list[tuple[float, int, Shown]] = []  # a heap of the `most` greatest
+        self._uncertain: list[tuple[float, int, Shown]] = []
+        self._count = 0
+
+    def add(self, batch: Any, prediction: dict[str, Any], labels: list[str]) -> None:
+        """Look through a batch; one that holds no pictures is passed by."""
+        pixels = batch.get("x") if isinstance(batch, dict) else None
+        if not self.most or not isinstance(pixels, Tensor) or pixels.ndim != 4 or pixels.dtype != torch.uint8:
+            return
+        chances = prediction["probabilities"].float()
+        values, classes = (found.tolist() for found in chances.max(-1))
+        for row, (value, best) in enumerate(zip(values, classes, strict=True)):
+            self._count += 1
+            for heap, rank in ((self._certain, value), (self._uncertain, -value)):
+                if len(heap) < self.most or rank > heap[0][0]:
+                    picture = pixels[row].movedim(0, -1).cpu().numpy()
+                    shown = Shown(picture, Path(prediction["id"][row]).name, labels[best], value)
+                    entry = (rank, -self._count, shown)  # of equal ones the first
+                    (heapq.heappush if len(heap) < self.most else heapq.heapreplace)(heap, entry)
+
+    def draw(self, path: Path) -> bool:
+        """Draw, if there are pictures, and say whether there are."""
+        if not self._certain:
+            return False
+        groups = {
+            title: [shown for *_, shown in sorted(heap, reverse=True)]
+            for title, heap in (("Most certain", self._certain), ("Least certain", self._uncertain))
+        }
+        draw_sheet(groups, path)
+        return True

@@ -1,0 +1,1 @@
+"""Checkpoint files, which of them is meant, and whose an output folder is."""

@@ -1,0 +1,124 @@
+"""Batches: what each kind of data hands to a task, by key, shape and dtype.
+
+B rows, N positions, C channels; what is padded to the longest row of a batch has a mask, True at real positions. Names
+and labels go with all of them: "id", a name for each row, and "label" (B,) int64, which data to predict need not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NotRequired, TypedDict
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+from lambda_seq import functional as LF
+
+
+class RowBatch(TypedDict):
+    """What batches of rows have in common."""
+
+    id: list[str]
+    label: NotRequired[Int[Tensor, " B"]]
+
+
+class SequenceBatch(RowBatch):
+    """Token ids, padded; without a mask where all sequences have the same length."""
+
+    x: Int[Tensor, "B N"]
+    mask: NotRequired[Bool[Tensor, "B N"]]
+
+
+class PictureBatch(RowBatch):
+    """Bytes of pixels, or the same in reading order, (B, N, C)."""
+
+    x: UInt8[Tensor, "B C H W"] | UInt8[Tensor, "B N C"]
+
+
+class ClipBatch(RowBatch):
+    """Samples from −1 to 1, padded with zeros; without a mask where none is."""
+
+    x: Float[Tensor, "B N"]
+    mask: NotRequired[Bool[Tensor, "B N"]]
+
+
+class WindowBatch(RowBatch):
+    """Whole documents in W windows, which are read `at_once` at a time; "id" and "label" are of the B documents."""
+
+    x: Int[Tensor, "W N"]
+    mask: Bool[Tensor, "W N"]
+    document: Int[Tensor, " W"]  # place of a window's document in "id" and "label"
+    at_once: int
+
+
+class ClipWindowBatch(RowBatch):
+    """As `WindowBatch`, of whole clips in windows of samples."""
+
+    x: Float[Tensor, "W N"]
+    mask: Bool[Tensor, "W N"]
+    document: Int[Tensor, " W"]
+    at_once: int
+
+
+class LanguageBatch(TypedDict):
+    """Rows of pieces of documents, each token with the one that follows, or `IGNORED` where that does not count."""
+
+    x: Int[Tensor, "B N"]
+    target: Int[Tensor, "B N"]
+    documents: Packed
+    mask: NotRequired[Bool[Tensor, "B N"]]  # where there is padding
+    bytes: Float[np.ndarray, "B P"]  # of text that each of up to P pieces of a row predicts
+    id: list[list[str]]  # of the pieces of each row
+
+
+Batch = SequenceBatch | PictureBatch | ClipBatch | WindowBatch | ClipWindowBatch | LanguageBatch
+
+
+class Packed:
+    """The packing of a batch, on its way from where rows are collated to the network.
+
+    Rows are collated on the CPU, where a packing is made without waiting for a GPU. It then travels with the batch:
+    workers send it, the loader pins it, and Lightning moves it, as anything that has a method `to`. A plain object
+    holds it because Lightning's precision plugins rebuild dataclasses field by field, which a frozen one refuses.
+
+    Args:
+        packing: of the rows of the batch.
+    """
+
+    def __init__(self, packing: LF.Packing) -> None:
+        self.packing = packing
+
+    def to(self, device: torch.device | str) -> Packed:
+        """On another device; without waiting for it where memory is pinned."""
+        return Packed(self.packing.to(device, non_blocking=torch.device(device).type == "cuda"))
+
+    def pin_memory(self) -> Packed:
+        """In pinned memory."""
+        return Packed(self.packing.pin_memory())
+
+
+def named(items: Sequence[Mapping[str, Any]]) -> RowBatch:
+    """Names of items and, as far as they are known, their labels."""
+    names: RowBatch = {"id": [item["id"] for item in items]}
+    if "label" in items[0]:
+        names["label"] = torch.tensor([item["label"] for item in items])
+    return names
+
+
+def answer_by_document(
+    network: Callable[[Tensor, Tensor], Tensor], batch: WindowBatch | ClipWindowBatch | dict[str, Any]
+) -> Float[Tensor, "B classes"]:
+    """Logits (B, classes) of documents: the logarithm of the mean of their windows' probabilities.
+
+    Args:
+        network: takes "x" and "mask" of some windows and gives their logits.
+        batch: of whole documents, or clips.
+    """
+    pieces = zip(batch["x"].split(batch["at_once"]), batch["mask"].split(batch["at_once"]), strict=True)
+    probabilities = torch.cat([network(x, mask).float().softmax(-1) for x, mask in pieces])  # (W, classes)
+    document = batch["document"]
+    counts = document.bincount()  # (B,)
+    sums = probabilities.new_zeros(len(counts), probabilities.shape[1]).index_add_(0, document, probabilities)
+    return (sums / counts[:, None]).clamp_min(torch.finfo(sums.dtype).tiny).log()  # (B, classes)

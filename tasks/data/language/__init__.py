@@ -1,0 +1,1 @@
+"""Text to predict, token by token."""

@@ -1,0 +1,238 @@
+"""Rows of csv, tsv, jsonl and json files, one after another, as they are written.
+
+The builders of `datasets` for such files read other things than are written: csv goes through pandas, where the class
+007 becomes 7.0 beside a missing one, and NA is missing; what becomes of values of several types in a column of JSON
+depends on the version. Here cells are text, types are those of all rows, and errors name file and line; `datasets`
+keeps and serves the table that results.
+"""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import gzip
+import io
+import json
+import lzma
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from lambda_seq.tasks.data.reading.cache import in_batches
+from lambda_seq.tasks.data.reading.notes import note, some
+
+PACKED: dict[str, Callable[[str], Any]] = {
+    ".gz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+    ".zst": partial(pa.input_stream, compression="zstd"),
+}
+
+
+SEPARATOR = re.compile(r"\"?sep=(.)\"?\s*", re.IGNORECASE)
+
+
+class BadFileError(Exception):
+    """A file that cannot be read."""
+
+
+class Part(NamedTuple):
+    """One row of a file."""
+
+    line: int
+    size: int  # bytes, about
+    cells: dict[str, Any]
+
+
+def kind_of(file: Path) -> tuple[str, str]:
+    """The endings of a file that say its kind and its compression: ".csv" and ".gz" or ""."""
+    last = file.suffix.lower()
+    return (Path(file.stem).suffix.lower(), last) if last in PACKED else (last, "")
+
+
+def open_binary(file: Path) -> Any:
+    """A file's bytes, unpacked."""
+    unpack = PACKED.get(kind_of(file)[1])
+    return open(file, "rb") if unpack is None else unpack(str(file))
+
+
+def common(first: pa.DataType, second: pa.DataType) -> pa.DataType:
+    """The type that holds values of both; of strings if they become their JSON texts."""
+    try:
+        schemas = [pa.schema([("x", kind)]) for kind in (first, second)]
+        return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.string()
+
+
+def _type_of(values: list[Any]) -> pa.DataType:
+    """The type of values from JSON; of strings if they are of several kinds."""
+    kinds = {type(value) for value in values}
+    try:
+        return pa.string() if bool in kinds and kinds & {int, float} else pa.array(values).type
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError):
+        return pa.string()
+
+
+def open_text(file: Path) -> io.TextIOWrapper:
+    """A file's text: UTF-8, or UTF-16 with its mark at the beginning, as spreadsheets write it."""
+    with open_binary(file) as stream:
+        wide = stream.read(2) in (b"\xff\xfe", b"\xfe\xff")
+    return io.TextIOWrapper(open_binary(file), encoding="utf-16" if wide else "utf-8-sig", newline="")
+
+
+def _reader(file: Path, stream: io.TextIOWrapper) -> Any:
+    """The rows of a csv or tsv file as lists of cells; a semicolon or tab in place of commas is said."""
+    csv.field_size_limit(sys.maxsize)
+    separator = "\t" if kind_of(file)[0] == ".tsv" else ","
+    lines = filter(str.strip, stream)
+    header = next(lines, "")
+    if announced := SEPARATOR.fullmatch(header):  # a line that Excel reads, and not the header
+        separator, header = announced[1], next(lines, "")
+    elif separator == "," and "," not in header and (others := [sign for sign in ";\t|" if sign in header]):
+        separator = others[0]
+        note(f"{file}: its cells are taken to be separated by {separator!r}, as the first line has no comma")
+    return csv.reader(chain([header], stream), delimiter=separator, quoting=_quoting(file), strict=True)
+
+
+def _quoting(file: Path) -> Any:
+    """Of tsv files many know no quotation: it is left out where one would be malformed, which is said."""
+    if kind_of(file)[0] == ".tsv":
+        try:
+            with open_text(file) as stream:
+                for _ in csv.reader(stream, delimiter="\t", strict=True):
+                    pass
+        except csv.Error as error:
+            note(f"{file}: quotation marks are taken as parts of the cells, as they are not closed otherwise ({error})")
+            return csv.QUOTE_NONE
+    return csv.QUOTE_MINIMAL
+
+
+def _header(file: Path, rows: Any) -> list[str]:
+    names = [name.strip() or f"column {place}" for place, name in enumerate(next(rows, []), 1)]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise BadFileError(f"{file}: its header names several columns {some(twice)}; give each a name of its own")
+    return names
+
+
+def csv_schema(file: Path, stream: io.TextIOWrapper) -> pa.Schema:
+    """The columns that the header names, all of text."""
+    return pa.schema([(name, pa.string()) for name in _header(file, _reader(file, stream))])
+
+
+def csv_rows(file: Path, stream: io.TextIOWrapper) -> Iterator[Part]:
+    """Rows of text, empty cells missing; lines without anything are left out."""
+    rows = _reader(file, stream)
+    names = _header(file, rows)
+    line = rows.line_num + 1
+    short: list[int] = []
+    for cells in rows:
+        if len(cells) > len(names) and any(cells[len(names) :]):
+            raise BadFileError(
+                f"{file}, line {line}: {len(cells)} cells, but the header has {len(names)}; put cells that hold the "
+                "separator between quotation marks"
+            )
+        if cells:  # no empty line
+            if len(cells) < len(names):
+                short.append(line)
+            found = dict(zip(names, (cell or None for cell in cells), strict=False))
+            yield Part(line, sum(map(len, cells)) + 50 * len(cells), found)
+        line = rows.line_num + 1
+    if short:
+        note(
+            f"{file}: {len(short)} rows have fewer cells than the header, the first in line {short[0]}; what they lack "
+            "is taken as empty"
+        )
+
+
+def json_schema(file: Path, stream: io.TextIOWrapper, first: bool) -> pa.Schema:
+    """The columns of JSON rows with their types: of all rows, or of the first `AT_ONCE` bytes."""
+    types: dict[str, pa.DataType] = {}
+    for parts in in_batches(json_rows(file, stream), lambda part: part.size):
+        for name in dict.fromkeys(name for part in parts for name in part.cells):
+            kind = _type_of([part.cells.get(name) for part in parts])
+            types[name] = common(types[name], kind) if name in types else kind
+        if first:
+            break
+    return pa.schema(list(types.items()))
+
+
+def json_rows(file: Path, stream: io.TextIOWrapper) -> Iterator[Part]:
+    """Objects one a line; in a .json file also in a list, one after another, or as an object of columns."""
+    rows = _values(file, stream.read()) if kind_of(file)[0] == ".json" else _lines(file, stream)
+    for part in rows:
+        if not isinstance(part.cells, dict):
+            raise BadFileError(f"{file}, line {part.line}: expected an object, with braces, for each row")
+        yield part
+
+
+def _lines(file: Path, stream: io.TextIOWrapper) -> Iterator[Part]:
+    for number, line in enumerate(stream, 1):
+        if line.strip():
+            try:
+                yield Part(number, len(line), json.loads(line))
+            except (ValueError, RecursionError) as error:
+                raise BadFileError(
+                    f"{file}, line {number}: no JSON that can be read ({_reason(error)}); expected one object a line"
+                ) from error
+
+
+def _values(file: Path, text: str) -> Iterable[Part]:
+    parts = _decoded(file, text)
+    first, second = next(parts, None), next(parts, None)
+    if first is None:
+        return []
+    if second is None and isinstance(first.cells, dict) and _are_columns(first.cells):
+        columns = [cells.values() if isinstance(cells, dict) else cells for cells in first.cells.values()]
+        names, rows = first.cells.keys(), zip(*columns, strict=True)
+        return (Part(1, 50 * len(names), dict(zip(names, row, strict=True))) for row in rows)
+    return chain([part for part in (first, second) if part], parts)
+
+
+def _decoded(file: Path, text: str) -> Iterator[Part]:
+    """The values of a list, or those that stand one after another."""
+    decoder, place, line, gap = json.JSONDecoder(), 0, 1, " \t\r\n"
+    listed = text.lstrip(gap).startswith("[")
+    if listed:
+        place, gap = text.index("[") + 1, gap + ","
+    while True:
+        while place < len(text) and text[place] in gap:
+            line += text[place] == "\n"
+            place += 1
+        if place == len(text) or (listed and text[place] == "]"):
+            break
+        try:
+            value, end = decoder.raw_decode(text, place)
+        except (ValueError, RecursionError) as error:
+            bad = getattr(error, "lineno", line)
+            raise BadFileError(f"{file}, line {bad}: no JSON that can be read ({_reason(error)})") from error
+        yield Part(line, end - place, value)
+        line += text.count("\n", place, end)
+        place = end
+    if listed and place == len(text):
+        raise BadFileError(f"{file}: the list of rows does not end: the file is cut off")
+    if rest := text[place + 1 :].lstrip(gap):
+        line = text.count("\n", 0, len(text) - len(rest)) + 1
+        raise BadFileError(f"{file}, line {line}: the list of rows ends, but more follows; put all rows into one list")
+
+
+def _reason(error: Exception) -> str:
+    """What the JSON decoder complains of: syntax, lists within lists beyond all measure, or a number without end."""
+    return str(getattr(error, "msg", error)).partition(";")[0]
+
+
+def _are_columns(found: dict[str, Any]) -> bool:
+    """Whether an object holds whole columns: lists of the same length, or objects with the rows' numbers as keys."""
+    if all(isinstance(cells, list) for cells in found.values()):
+        return len({len(cells) for cells in found.values()}) == 1
+    if not all(isinstance(cells, dict) for cells in found.values()):
+        return False
+    keys = {tuple(cells) for cells in found.values()}  # as pandas writes them by default
+    return len(keys) == 1 and all(key.isdecimal() for key in keys.pop())
