@@ -17,17 +17,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
-import comparing
-import plan_grid
 import torch
-from command_line import add_machine, add_results, byte_count, open_recorder
-from comparing import PHOTO, SQUARE, case_of, key_of
-from machine import available_memory, describe
-from measuring import Limits, Measurement, in_fresh_process, measure
-from methods import TOLERANCES, Case
-from peers import METHODS
-from recording import Record, Recorder
-from reporting import Table, plot_choices, plot_curves, show
+from benchmarks import comparing, plan_grid
+from benchmarks.command_line import add_machine, add_results, byte_count, open_recorder
+from benchmarks.comparing import PHOTO, SQUARE, case_of, key_of
+from benchmarks.machine import available_memory, describe
+from benchmarks.measuring import Limits, Measurement, in_fresh_process, measure
+from benchmarks.methods import TOLERANCES, Case
+from benchmarks.peers import METHODS
+from benchmarks.recording import Record, Recorder
+from benchmarks.reporting import Table, plot_choices, plot_curves, show
 
 LAYERS = (
     *("local", "global", "content", "fused", "materialised"),

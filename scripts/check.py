@@ -10,12 +10,15 @@ import sys
 
 from bootstrap import prepare, run
 
-# The tests of a file stay together, as they share what it trains.
+# The tests of a file stay together, as they share what it trains; tests/scheduling.py says which do not, and the order.
 PARALLEL = ("-n", "auto", "--maxprocesses", "8", "--dist", "loadfile")
 
 
 def main(options: list[str]) -> None:
     """Run all checks, even after a failed one; the exit status says whether all passed."""
+    if {"-h", "--help"} & set(options):
+        print(__doc__)
+        return
     python = prepare(extras=["dev"])
     checks = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",), ("pytest", *PARALLEL, *options))
     failed = [" ".join(check) for check in checks if run(python, *check)]

@@ -13,9 +13,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from recording import Record, Recorder
-from reporting import COLOURS, Table, show
-from trainings import ROOT, add_options, by_variant, measured, percent, seconds_per_epoch, split_arguments, train_all
+from benchmarks.recording import Record, Recorder
+from benchmarks.reporting import COLOURS, Table, show
+from evidence.trainings import (
+    ROOT,
+    add_options,
+    by_variant,
+    measured,
+    percent,
+    seconds_per_epoch,
+    split_arguments,
+    train_all,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

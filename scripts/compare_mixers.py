@@ -6,7 +6,7 @@ another scope.
 One training runs after the other, each by `lambda-seq fit`; a comparison that was interrupted goes on where it was, in
 the middle of an epoch too, when the command is given again. Arguments after -- go to `lambda-seq fit`.
 
-    python scripts/compare_mixers.py --config tasks/configs/fashion_mnist.yaml --path PATH --mixers C C+se S L
+    python scripts/compare_mixers.py --config fashion_mnist --path PATH --mixers C C+se S L
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from recording import Record, Recorder
-from reporting import Table, show
-from trainings import add_options, by_variant, measured, percent, seconds_per_epoch, split_arguments, train_all
+from benchmarks.recording import Record, Recorder
+from benchmarks.reporting import Table, show
+from evidence.trainings import add_options, by_variant, measured, percent, seconds_per_epoch, split_arguments, train_all
 
 from lambda_seq.models import count_flops
+from lambda_seq.tasks.configurations import configuration
 
 SHORT = {"se": "se=0.0625"}  # options by one word
 
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     own, passed = split_arguments(given)
     options = parser().parse_args(own)
     try:
+        options.config = configuration(options.config)
         mixers = {mixer: network_options(mixer) for mixer in options.mixers}
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -93,7 +95,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = command.add_argument
-    add("--config", type=Path, required=True, help="a configuration that trains a LambdaResNet")
+    add("--config", required=True, help="name or file of a configuration of a LambdaResNet")
     add("--mixers", nargs="+", default=["C", "C+se", "S", "L"], metavar="MIXER", help="%(default)s")
     add_options(command, "mixers")
     return command

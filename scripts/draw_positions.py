@@ -97,14 +97,15 @@ def of_checkpoint(file: Path) -> nn.Module:
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
         hparams, weights = checkpoint["hyper_parameters"], checkpoint["state_dict"]
-        accepted = {"network": hparams["network"], "options": hparams.get("options"), "facts": hparams["facts"]}
+        if missing := {"network", "facts"} - set(hparams):
+            raise KeyError(*missing)
     except Exception as error:
         raise ValueError(
             f"{file} is no checkpoint of a task of lambda_seq ({type(error).__name__}: {error})"
         ) from error
-    from tasks.training import network_for
+    from lambda_seq.tasks.networks import network_of
 
-    network = network_for(**accepted)
+    network = network_of(checkpoint)
     prefix = "network."
     own = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
     # Nothing else is drawn, and a task may have given the network another head

@@ -34,11 +34,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 import lambda_seq
-from lambda_seq.functional.naive import normalise
+from lambda_seq.functional.reference import normalise
 from lambda_seq.layers import LambdaLayer2d
-from tasks.data.images import Decoder
-from tasks.export import preprocessing
-from tasks.training import network_for
+from lambda_seq.tasks.data.images.data import Decoder
+from lambda_seq.tasks.facts import Facts
+from lambda_seq.tasks.networks import network_of
 
 MOST = 6  # layers that are drawn if none are chosen
 FADED = 0.3  # of the picture's contrast behind the weights
@@ -113,12 +113,13 @@ def load(source: Path) -> tuple[nn.Module, dict[str, Any], list[str] | None]:
         try:
             checkpoint = torch.load(source, map_location="cpu", weights_only=True)
             hparams, weights = checkpoint["hyper_parameters"], checkpoint["state_dict"]
-            network = network_for(hparams["network"], hparams.get("options"), hparams["facts"])
+            network = network_of(checkpoint)
         except Exception as error:
             raise ValueError(f"{source} is no checkpoint of a task of lambda_seq ({error})") from error
         prefix = "network."
         network.load_state_dict({name[len(prefix) :]: one for name, one in weights.items() if name.startswith(prefix)})
-        facts, labels = preprocessing(hparams["facts"]), hparams["facts"].get("labels")
+        known = Facts.from_dict(hparams["facts"])
+        facts, labels = known.preparation(), known.labels
     if network.input_kind != "image":
         raise ValueError(f"{source}: {network.name} takes {network.input_kind}, no pictures")
     missing = [name for name in ("mean", "std", "in_channels", "image_size") if name not in facts]
@@ -132,7 +133,8 @@ def read(picture: Path, network: nn.Module, facts: dict[str, Any]) -> np.ndarray
     height, width = facts["image_size"]
     try:
         with Image.open(picture) as image:
-            return Decoder((height, width), facts["in_channels"])(image)
+            ground = facts.get("background", "white")
+            return Decoder((height, width), facts["in_channels"], ground, facts.get("full_scale"))(image)
     except (OSError, SyntaxError) as error:
         raise ValueError(f"{picture}: not a readable picture ({error})") from error
 

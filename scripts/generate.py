@@ -19,9 +19,9 @@ import torch
 from tokenizers.decoders import DecodeStream
 
 import lambda_seq
-from lambda_seq.models.generation import GenerativeModel
-from tasks.data.tokens import Tokens
-from tasks.training import network_for
+from lambda_seq.models.sequence.generation import GenerativeModel
+from lambda_seq.tasks.data.reading.tokens import Tokens
+from lambda_seq.tasks.networks import network_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -117,13 +117,13 @@ def load(name: str) -> tuple[GenerativeModel, Tokens]:
         known = whole.get("hyper_parameters", {})
         if "network" not in known or "tokens" not in known.get("facts", {}):
             raise ValueError(f"{name} is no checkpoint of the language modelling task; give one, or a saved folder")
-        model = network_for(known["network"], known["options"], known["facts"])
+        model = network_of(whole)
         weights = {key.removeprefix("network."): value for key, value in whole["state_dict"].items()}
         model.load_state_dict({key: weights[key] for key in model.state_dict()})
         tokens = Tokens.from_facts(known["facts"]["tokens"])
     else:
         model = lambda_seq.from_pretrained(name)
-        tokens = Tokens(model.tokenizer)
+        tokens = Tokens.of(model)
     if not isinstance(model, GenerativeModel):
         raise ValueError(f"{name} holds a {type(model).__name__}, which generates no text: give a language model")
     if tokens.vocab_size > model.vocab_size:

@@ -17,14 +17,14 @@ from functools import partial
 from typing import Any
 
 import torch
-from command_line import add_machine, add_results, open_recorder
-from machine import Peak, available_memory, describe, give_back_freed, timed
-from measuring import Limits, WrongResultError, in_fresh_process
-from recording import Record
-from reporting import Series, Table, number, plot_curves, seconds, show, size
+from benchmarks.command_line import add_machine, add_results, open_recorder
+from benchmarks.machine import Peak, available_memory, describe, give_back_freed, timed
+from benchmarks.measuring import Limits, WrongResultError, in_fresh_process
+from benchmarks.recording import Record
+from benchmarks.reporting import Series, Table, number, plot_curves, seconds, show, size
 
 from lambda_seq.models import create_model, state_bytes
-from lambda_seq.models.generation import GenerativeModel
+from lambda_seq.models.sequence.generation import GenerativeModel
 
 KINDS: dict[str, dict[str, Any]] = {
     "local": {},

@@ -3,13 +3,15 @@
     python scripts/kill_and_resume.py --kills 20 --out scripts/results/kill_and_resume
 
 The same small training runs twice: once undisturbed, and once with all its processes killed (SIGKILL, which no program
-can hear) at random moments, of four kills one while it writes a checkpoint, one before it has come to its second step.
-`--ckpt_path last` goes on each time. The final weights and states of the optimizer must be equal to the last bit.
+can hear) at random moments: in training, while it writes a checkpoint, before it has come to its second step, in a
+validation, as that ends, and at last in the test and in the export. `--ckpt_path last` goes on each time. In the end
+the folders must be equal to the last bit; what is compared, and how, is said in `folders.differences`.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import multiprocessing
 import os
 import random
@@ -24,22 +26,39 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from machine import describe
-from recording import Record, Recorder
+from benchmarks.machine import describe
+from benchmarks.recording import Record, Recorder
+from evidence.folders import differences
 
-from tasks import cli
-from tasks.storage import PARTIAL, damage, newest
+from lambda_seq.models.hub import saving
+from lambda_seq.tasks import cli
+from lambda_seq.tasks.callbacks.checkpoints import BestCheckpoint
+from lambda_seq.tasks.checkpointing.storage import PARTIAL, damage, newest
+from lambda_seq.tasks.classification import Classification
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAINING = (
     *("fit", "--config", str(ROOT / "tasks/configs/associative_recall.yaml"), "--data.train_size=400"),
-    *("--data.validation_size=64", "--data.test_size=64", "--data.batch_size=8", "--trainer.max_epochs=4"),
-    *("--model.options.dropout=0.2", "--last.every_n_train_steps=1", "--test_after_fit=false", "--export=false"),
+    *("--data.validation_size=16", "--data.test_size=64", "--data.batch_size=8", "--trainer.max_epochs=4"),
+    *("--model.options.dropout=0.2", "--last.every_n_train_steps=1", "--trainer.val_check_interval=5"),
     *("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu"),
 )
 STEPS = 200  # of the whole training
 PATIENCE = 300.0  # most seconds until a training has come to the step at which it is killed
-MOMENTS = ("training", "writing", "training", "starting")  # when to kill, in turn
+MOMENTS = ("training", "writing", "training", "starting", "validating", "training", "judging", "writing")  # in turn
+ENDS = ("testing", "exporting")  # for the last kills
+PLACES: dict[str, tuple[Any, str, int]] = {  # a function that is run then, and at most how often before the kill
+    "validating": (Classification, "validation_step", 4),
+    "judging": (BestCheckpoint, "on_validation_end", 2),
+    "testing": (Classification, "test_step", 8),
+    "exporting": (saving, "write_folder", 1),
+}
+DURING = {
+    "validating": "validating",
+    "judging": "keeping the best checkpoint",
+    "testing": "testing",
+    "exporting": "exporting the model",
+}
 
 
 class Pace(NamedTuple):
@@ -49,20 +68,31 @@ class Pace(NamedTuple):
     step: float
 
 
-def start(folder: Path, options: Sequence[str]) -> Training:
-    """A command line of lambda-seq as a group of processes of its own.
+def start(folder: Path, options: Sequence[str], moment: str = "", calls: int = 0) -> Training:
+    """A command line of lambda-seq as a group of processes of its own, which kills itself at a moment of `PLACES`.
 
     It is forked from this process, which has imported all it needs: that takes longer than the whole training.
     """
     words = [*TRAINING, f"--output_dir={folder}", *options]
-    process = multiprocessing.get_context("fork").Process(target=train, args=(folder / "printed.txt", words))
+    given = (folder / "printed.txt", words, moment, calls)
+    process = multiprocessing.get_context("fork").Process(target=train, args=given)
     process.start()
     return process
 
 
-def train(printed: Path, words: Sequence[str]) -> None:
-    """Be `lambda-seq WORDS`, printing to a file."""
+def train(printed: Path, words: Sequence[str], moment: str, calls: int) -> None:
+    """Be `lambda-seq WORDS`, printing to a file; killed at the given call of a moment's function."""
     os.setsid()
+    if moment in PLACES:
+        place, name, _ = PLACES[moment]
+        function, count = getattr(place, name), itertools.count(1)
+
+        def call(*given: Any, **named: Any) -> Any:
+            if next(count) == calls:
+                os.killpg(0, signal.SIGKILL)
+            return function(*given, **named)
+
+        setattr(place, name, call)
     with printed.open("a", encoding="utf-8") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
@@ -89,18 +119,21 @@ def interrupt(
     Args:
         folder: of the run.
         options: of the command line.
-        moment: "training"; "writing", while it writes a checkpoint; or "starting", within the time that it needs to
-            start, and when its first step is saved at the latest.
-        most: steps that it trains before, unless it is starting.
+        moment: "training"; "writing", while it writes a checkpoint; "starting", within the time that it needs to
+            start, and when its first step is saved at the latest; or one of `PLACES`.
+        most: steps that it trains before, if it is training or writing.
         pace: of the training.
         chance: how many steps, and when after the last of them.
     """
     last = folder / "checkpoints" / "last.ckpt"
     partial = last.with_name(last.name + PARTIAL)
     before, left = written(last), written(partial)
-    process, began = start(folder, options), time.monotonic()
+    calls = chance.randint(1, PLACES[moment][2]) if moment in PLACES else 0
+    process, began = start(folder, options, moment, calls), time.monotonic()
     try:
-        if moment == "starting":
+        if moment in PLACES:
+            process.join(PATIENCE)
+        elif moment == "starting":
             stop = began + chance.uniform(0, pace.start)
             wait(process, began, lambda: time.monotonic() > stop or written(last) != before)
         else:
@@ -110,7 +143,7 @@ def interrupt(
             time.sleep(chance.uniform(0, pace.step))
         if moment == "writing":
             wait(process, began, partial.exists)
-        ended = process.exitcode
+        ended = None if moment in PLACES and process.exitcode == -signal.SIGKILL else process.exitcode
     finally:
         if process.exitcode is None:
             kill(process)
@@ -121,9 +154,10 @@ def interrupt(
     found = newest(last)
     step = torch.load(found, weights_only=True)["global_step"]
     writing = written(partial) not in (None, left)  # not what an earlier kill has left
+    found_at = "writing a checkpoint" if writing else "training" if written(last) != before else "starting"
     return {
         "seconds": round(time.monotonic() - began, 1),
-        "during": "writing a checkpoint" if writing else "training" if written(last) != before else "starting",
+        "during": DURING.get(moment, found_at),
         "last": damage(last) or "whole",
         "step": step,
     }
@@ -162,39 +196,6 @@ def complete(folder: Path, options: Sequence[str]) -> Pace:
     return Pace(first - began, (time.monotonic() - first) / STEPS)
 
 
-def differences(one: Path, other: Path) -> list[str]:
-    """Names of what two runs left that is not equal to the last bit, of the last and the best checkpoint."""
-    found = []
-    for name in ("last.ckpt", "best.ckpt"):
-        files = (run / "checkpoints" / name for run in (one, other))
-        first, second = (leaves(torch.load(file, weights_only=True)) for file in files)
-        differing = [key for key in first.keys() | second.keys() if not same(first.get(key), second.get(key))]
-        found += [f"{name}: {key}" for key in differing]
-    return sorted(found)
-
-
-def leaves(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """Weights, states of the optimizer and of the learning rate, and the steps, by name."""
-    kept = {name: checkpoint[name] for name in ("state_dict", "optimizer_states", "lr_schedulers", "global_step")}
-    found: dict[str, Any] = {}
-    stack = [("", kept)]
-    while stack:
-        prefix, value = stack.pop()
-        if isinstance(value, dict | list):
-            items = value.items() if isinstance(value, dict) else enumerate(value)
-            stack += [(f"{prefix}.{name}" if prefix else str(name), part) for name, part in items]
-        else:
-            found[prefix] = value
-    return found
-
-
-def same(one: Any, other: Any) -> bool:
-    """Whether two leaves are equal, tensors in every bit."""
-    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
-        return one.dtype == other.dtype and torch.equal(one, other)
-    return bool(one == other)
-
-
 def table(records: Sequence[Record], equal: bool) -> str:
     """The kills as Markdown."""
     lines = ["| kill | after s | while | last.ckpt then | goes on from step |", "|---:|---:|---|---|---:|"]
@@ -203,8 +204,15 @@ def table(records: Sequence[Record], equal: bool) -> str:
         for record in records
     ]
     verdict = "equal in every bit to those" if equal else "NOT equal to those"
-    lines += ["", f"Resumed {len(records)} of {len(records)} times. Weights and states of the optimizer are {verdict}"]
-    return "\n".join([*lines, "of the run that was never stopped.", ""])
+    lines += [
+        "",
+        f"Resumed {len(records)} of {len(records)} times. Checkpoints (weights, states of the optimizer and of",
+    ]
+    lines += [
+        "callbacks), logged metrics, curves, reports, the exported model and the summary are",
+        f"{verdict} of the run",
+    ]
+    return "\n".join([*lines, "that was never stopped.", ""])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -227,6 +235,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     resume = [*given.options, "--ckpt_path=last"]
     for number in range(1, given.kills + 1):
         moment = MOMENTS[(number - 1) % len(MOMENTS)]
+        if given.kills >= len(MOMENTS) and given.kills - number < len(ENDS):
+            moment = ENDS[number - given.kills - 1]
         found = interrupt(killed, resume, moment, STEPS // given.kills, pace, chance)
         if found is None:
             print(f"the training came to its end before kill {number}", file=sys.stderr)

@@ -21,18 +21,18 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import demo_report
 import torch
-from command_line import add_machine, add_results, byte_count, open_recorder
-from demo_cells import SECTIONS, Patience, key_of, measure, predictor, slope, to_try, verify
-from demo_picture import Line, Panel, draw
-from demo_picture import size_text as bytes_text
-from demo_report import QUANTITIES, Results, live_table, short_size, size_text
-from machine import available_memory, describe
-from measuring import Limits
-from methods import TOLERANCES, Case
-from recording import Record, Recorder
-from reporting import seconds, size
+from benchmarks.command_line import add_machine, add_results, byte_count, open_recorder
+from benchmarks.machine import available_memory, describe
+from benchmarks.measuring import Limits
+from benchmarks.methods import TOLERANCES, Case
+from benchmarks.recording import Record, Recorder
+from benchmarks.reporting import seconds, size
+from demo import report as demo_report
+from demo.cells import SECTIONS, Patience, key_of, measure, predictor, slope, to_try, verify
+from demo.picture import Line, Panel, draw
+from demo.picture import size_text as bytes_text
+from demo.report import QUANTITIES, Results, live_table, short_size, size_text
 from rich.console import Console
 from rich.live import Live
 

@@ -25,19 +25,19 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from command_line import add_machine, add_results, byte_count, open_recorder
-from demo_cells import PRELOAD, at_most, how_it_ended
-from demo_encoder import encoder
-from demo_methods import METHODS
-from demo_picture import STYLES
-from machine import available_memory, budget, describe
-from measuring import Limits, in_fresh_process
-from methods import TOLERANCES, Case, new_layer
-from recording import Record, Recorder
-from reporting import Table, show
+from benchmarks.command_line import add_machine, add_results, byte_count, open_recorder
+from benchmarks.machine import available_memory, budget, describe
+from benchmarks.measuring import Limits, in_fresh_process
+from benchmarks.methods import TOLERANCES, Case, new_layer
+from benchmarks.recording import Record, Recorder
+from benchmarks.reporting import Table, show
+from demo.cells import PRELOAD, at_most, how_it_ended
+from demo.encoder import encoder
+from demo.layers import METHODS
+from demo.picture import STYLES
 from torch import Tensor, nn
 
-from tasks.data.recall import Recall
+from lambda_seq.tasks.data.synthetic.recall import Recall
 
 VALUES, FIRST_LENGTH, SOLVED = 8, 64, 0.9
 RECENT = 10  # steps whose answers say whether a length is solved
@@ -86,9 +86,8 @@ def train_and_test(key: Record) -> Record:
     length, device = key["length"], key["device"]
     case = Case((length,), 1, key["dim"], 4, 16, key["scope"], key["dtype"], device)
     task = Recall(length, pairs=1, keys=1, values=VALUES, noise=1, distractors=0.5)
-    build = partial(
-        encoder, key["method"], num_classes=VALUES, vocab_size=task.vocab_size, strides=(1,), norm="layer", pool="last"
-    )
+    options: dict[str, Any] = {"num_classes": VALUES, "vocab_size": task.vocab_size, "strides": (1,), "pool": "last"}
+    build = partial(encoder, key["method"], block_norm="layer", **options)
     with budget(key["budget"], device):
         with at_most(key["seconds"]):  # whether it takes part
             step(new_layer(build, case).train(), None, task, np.random.default_rng(0), device)

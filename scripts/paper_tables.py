@@ -17,14 +17,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 import torch
-from command_line import add_machine, add_results, byte_count, open_recorder, positive
-from machine import available_memory, describe
-from measuring import Limits, measure
-from paper_figures import BATCH, computed, held_bytes, job
-from paper_plot import Point, plot_trade_off
-from paper_rows import TABLES, PaperTable, Row
-from recording import Record, Recorder
-from reporting import Table, number, seconds, show, size
+from benchmarks.command_line import add_machine, add_results, byte_count, open_recorder, positive
+from benchmarks.machine import available_memory, describe
+from benchmarks.measuring import Limits, measure
+from benchmarks.recording import Record, Recorder
+from benchmarks.reporting import Table, number, seconds, show, size
+from paper.figures import BATCH, computed, held_bytes, job
+from paper.plot import Point, plot_trade_off
+from paper.rows import TABLES, PaperTable, Row
 
 CONVENTION = (
     "FLOPS are 2 × multiply-adds of convolutions, linear, lambda and attention layers for one picture; norms, "

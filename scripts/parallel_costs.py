@@ -20,11 +20,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from command_line import add_results, open_recorder
-from machine import Peak, available_memory, describe, give_back_freed
-from measuring import Limits, Outcome, WrongResultError, in_fresh_process
-from recording import Record
-from reporting import Table, show, size
+from benchmarks.command_line import add_results, open_recorder
+from benchmarks.machine import Peak, available_memory, describe, give_back_freed
+from benchmarks.measuring import Limits, Outcome, WrongResultError, in_fresh_process
+from benchmarks.recording import Record
+from benchmarks.reporting import Table, show, size
 
 from lambda_seq import LambdaLayer1d, parallel
 
@@ -110,7 +110,8 @@ def make_layer(key: Record, length: int) -> LambdaLayer1d:
     """The layer of this kind."""
     torch.manual_seed(0)
     options = {name: key[name] for name in ("heads", "dim_key", "scope", "norm")} | KINDS[key["kind"]]
-    return LambdaLayer1d(key["dim"], max_length=max(length, CHECKED), **options)
+    most = max(length, CHECKED) if options["scope"] is None else None  # of a global table
+    return LambdaLayer1d(key["dim"], max_length=most, **options)
 
 
 def verify(key: Record, mesh: Any) -> None:

@@ -16,10 +16,12 @@ JOBS = {"digits": "as images", "digits_sequence": "as pixel sequences"}
 
 def main(options: list[str]) -> None:
     """Train, then say how well and where the results are."""
-    python = prepare()
+    if {"-h", "--help"} & set(options):
+        print(__doc__)
+        return
+    python = prepare(extras=["train"])
     for name in JOBS:
-        files = ("--config", f"tasks/configs/{name}.yaml", "--output_dir", f"outputs/{name}")
-        code = run(python, "tasks.cli", "fit", *files, *options)
+        code = run(python, "lambda_seq", "fit", "--config", name, "--output_dir", f"outputs/{name}", *options)
         if code:
             sys.exit(code)
     for name, what in JOBS.items():

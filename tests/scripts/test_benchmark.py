@@ -7,20 +7,16 @@ import sys
 import time
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import benchmark
-import command_line
-import comparing
-import peers
-import plan_grid
 import pytest
 import torch
-from measuring import Job, Limits, NotInstalledError, WrongResultError, in_fresh_process, measure
-from methods import Case, layer_method
-from recording import Recorder
+from benchmarks import command_line, comparing, peers, plan_grid
+from benchmarks.measuring import Job, Limits, NotInstalledError, WrongResultError, in_fresh_process, measure
+from benchmarks.methods import Case, layer_method
+from benchmarks.recording import Recorder
+from paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 LIMITS = Limits(budget=2**30, seconds=0.01, threads=1)
 TINY = ("--dim", "16", "--threads", "1", "--seconds", "0.01")
 CASE = Case((40,), dim=16, scope=7)
@@ -111,10 +107,10 @@ def test_a_wrong_peer_is_noticed():
 
 
 def test_a_wrong_algorithm_is_noticed(monkeypatch):
-    from lambda_seq.functional import dispatch
+    from lambda_seq.functional.position.registry import REGISTRY
 
-    exact = dispatch.POSITION["banded"]
-    monkeypatch.setitem(dispatch.POSITION, "banded", lambda *arguments: exact(*arguments) * 1.001)
+    exact = REGISTRY["banded"].forward
+    monkeypatch.setattr(REGISTRY["banded"], "forward", lambda *arguments: exact(*arguments) * 1.001)
     plan = peers.ours_plan(peers.ours("local", replace(CASE, size=(4096,))), replace(CASE, size=(4096,)))
     assert plan.algorithm == "banded"
     with pytest.raises(WrongResultError):

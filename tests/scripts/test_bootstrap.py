@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+SCRIPTS = ROOT / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 bootstrap = __import__("bootstrap")
 
@@ -133,6 +134,19 @@ def test_scripts_need_only_the_standard_library(script):
     assert "torch" not in done.stdout
 
 
+@pytest.mark.parametrize("script", ["quickstart", "check", "check_versions"])
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_installs_nothing(script, option, tmp_path):
+    """By a Python without any packages, in a copy of the scripts alone."""
+    for name in ("bootstrap", script):
+        (tmp_path / f"{name}.py").write_text((SCRIPTS / f"{name}.py").read_text(encoding="utf-8"), encoding="utf-8")
+    command = [sys.executable, "-E", "-s", "-S", tmp_path / f"{script}.py", option]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert f"python3 scripts/{script}.py" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(path.suffix for path in tmp_path.iterdir() if path.name != "__pycache__") == [".py", ".py"]
+
+
 def test_check_goes_on_after_a_failure(monkeypatch):
     check = __import__("check")
     ran = []
@@ -157,7 +171,7 @@ def test_quickstart_names_the_results(monkeypatch, tmp_path, capsys):
         return 0
 
     monkeypatch.setattr(quickstart, "ROOT", tmp_path)
-    monkeypatch.setattr(quickstart, "prepare", lambda: Path("python"))
+    monkeypatch.setattr(quickstart, "prepare", lambda extras: Path("python"))
     monkeypatch.setattr(quickstart, "run", run)
     quickstart.main(["--trainer.max_epochs=1"])
     shown = capsys.readouterr().out

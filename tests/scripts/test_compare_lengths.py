@@ -7,30 +7,13 @@ from types import SimpleNamespace
 import compare_lengths
 import pytest
 
-CONFIG = """
-data: {class_path: TextData, init_args: {batch_size: 4, validation_fraction: 0.25}}
-model:
-  class_path: Classification
-  init_args:
-    network: lambda_encoder
-    options: {dim: 8, depth: 1, heads: 2, scope: 3}
-trainer: {max_epochs: 2, enable_progress_bar: false, enable_model_summary: false, log_every_n_steps: 1}
-"""
-
 
 @pytest.fixture
-def command(tmp_path, monkeypatch):
+def command(small, tmp_path):
     """Arguments of a small comparison in a folder of its own."""
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "texts").mkdir()
-    for split, count in (("train", 16), ("test", 4)):
-        lines = [json.dumps({"text": "ab"[row % 2] * (20 + row), "label": "ab"[row % 2]}) for row in range(count)]
-        (tmp_path / "texts" / f"{split}.jsonl").write_text("\n".join(lines))
-    (tmp_path / "small.yaml").write_text(CONFIG)
-    return [
-        *("--config", str(tmp_path / "small.yaml"), "--path", str(tmp_path / "texts"), "--lengths", "16", "8"),
-        *("--out", str(tmp_path / "results"), "--work", str(tmp_path / "work")),
-    ]
+    configuration, folder = small
+    places = ("--out", str(tmp_path / "results"), "--work", str(tmp_path / "work"))
+    return ["--config", configuration, "--path", folder, "--lengths", "16", "8", *places]
 
 
 @pytest.mark.slow
@@ -56,7 +39,7 @@ def test_each_length_and_seed_is_a_training(command, monkeypatch, tmp_path):
 
     found = {"test_accuracy": 0.5, "validation_accuracy": 0.5, "parameters": 1, "epochs": 1, "seconds_per_epoch": 1.0}
     scores = iter((0.5, 0.6, 0.7, 0.8))
-    monkeypatch.setattr("trainings.subprocess", SimpleNamespace(run=run))
+    monkeypatch.setattr("evidence.trainings.subprocess", SimpleNamespace(run=run))
     monkeypatch.setattr(compare_lengths, "measured", lambda folder: ({**found, "test_accuracy": next(scores)},))
     assert compare_lengths.main([*command, "--seeds", "0", "1"]) == 0
     lengths, seeds = ("--data.max_length=8", "--data.max_length=16"), ("--seed_everything=0", "--seed_everything=1")

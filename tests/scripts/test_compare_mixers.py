@@ -22,9 +22,8 @@ trainer: {max_epochs: 2, enable_progress_bar: false, enable_model_summary: false
 
 
 @pytest.fixture
-def command(tmp_path, monkeypatch):
+def command(tmp_path, forks):
     """Arguments of a small comparison in a folder of its own."""
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     rng = np.random.default_rng(0)
     for split, count in (("train", 8), ("test", 2)):
         for label in ("a", "b"):

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from lambda_seq import create_model
-from tasks.classification import Classification
+from lambda_seq.tasks.classification import Classification
 
 FACTS = {
     "labels": ["a", "b"],

@@ -8,7 +8,7 @@ from PIL import Image
 
 from lambda_seq import create_model
 from lambda_seq.layers import LambdaLayer2d
-from tasks.classification import Classification
+from lambda_seq.tasks.classification import Classification
 
 FACTS = {
     "labels": ["a", "b"],

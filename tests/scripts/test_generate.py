@@ -1,17 +1,16 @@
 import io
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import generate
 import pytest
 import torch
+from paths import ROOT
 
 from lambda_seq import create_model
-from tasks.data.tokens import Tokens
+from lambda_seq.tasks.data.reading.tokens import Tokens
 
-ROOT = Path(__file__).parents[2]
 TEXT = "the cat sat on the mat, the café 日本 naïve\n" * 40
 
 

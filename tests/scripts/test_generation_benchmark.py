@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import generation_benchmark as benchmark
 import pytest
 import torch
-from measuring import WrongResultError
+from benchmarks.measuring import WrongResultError
 
 TINY = ("--network", "lambda_lm_tiny", "--scope", "9", "--prefill", "32", "--rounds", "1", "--threads", "1")
 

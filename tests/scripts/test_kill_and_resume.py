@@ -1,13 +1,12 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from kill_and_resume import differences
-
-ROOT = Path(__file__).parents[2]
+from evidence.folders import differences
+from paths import ROOT
+from safetensors.torch import save_file
 
 
 @pytest.mark.slow
@@ -24,14 +23,67 @@ def test_four_kills(tmp_path):
     assert "Resumed 4 of 4 times" in out.with_suffix(".md").read_text()
 
 
-def test_a_single_bit_is_a_difference(tmp_path):
-    whole = {"state_dict": {"weight": torch.ones(3)}, "optimizer_states": [{"state": {0: {"step": 1}}}]}
-    whole |= {"lr_schedulers": [], "global_step": 7}
+@pytest.fixture
+def runs(tmp_path):
+    """Two equal folders, as a run leaves them, and one that is to be made another one."""
     for name in ("one", "same", "other"):
-        (tmp_path / name / "checkpoints").mkdir(parents=True)
+        folder = tmp_path / name
+        for part in ("checkpoints", "csv/version_0", "model"):
+            (folder / part).mkdir(parents=True)
+        whole = {"state_dict": {"weight": torch.ones(3)}, "optimizer_states": [{"state": {0: {"step": 1}}}]}
+        whole |= {
+            "callbacks": {"Best": {"path": str(folder / "checkpoints/best.ckpt"), "score": 0.5}},
+            "global_step": 7,
+        }
         for file in ("last.ckpt", "best.ckpt"):
-            torch.save(whole, tmp_path / name / "checkpoints" / file)
-    whole["state_dict"]["weight"][1] = 1 + 2**-23
-    torch.save(whole, tmp_path / "other" / "checkpoints" / "last.ckpt")
-    assert differences(tmp_path / "one", tmp_path / "same") == []
-    assert differences(tmp_path / "one", tmp_path / "other") == ["last.ckpt: state_dict.weight"]
+            torch.save(whole, folder / "checkpoints" / file)
+        (folder / "csv/version_0/metrics.csv").write_text(f"step,loss,pixels_per_second\n0,0.5,\n1,0.25,{len(name)}\n")
+        save_file({"weight": torch.ones(2)}, folder / "model/model.safetensors", {"save": name})
+        (folder / "model/config.json").write_text(json.dumps({"model": "m", "save": name}))
+        (folder / "summary.json").write_text(json.dumps({"accuracy": 1.0, "curves": f"{folder}/curves.png"}))
+        (folder / "curves.png").write_bytes(b"\x89PNG")
+    return tmp_path / "one", tmp_path / "same", tmp_path / "other"
+
+
+def bit(other):
+    file = other / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(file, weights_only=True)
+    checkpoint["state_dict"]["weight"][1] = 1 + 2**-23
+    torch.save(checkpoint, file)
+
+
+def rows(other):
+    (other / "csv/version_3").mkdir()
+    (other / "csv/version_3/metrics.csv").write_text("step,loss,pixels_per_second\n1,0.125,9\n")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (bit, ["last.ckpt: state_dict.weight"]),
+        (rows, ["metrics.csv: step 1: loss"]),
+        (lambda other: (other / "checkpoints/best.ckpt.partial").touch(), ["checkpoints/best.ckpt.partial"]),
+        (lambda other: (other / "curves.png").write_bytes(b"\x89PNg"), ["curves.png"]),
+        (
+            lambda other: (other / "summary.json").write_text('{"curves": ""}'),
+            ["summary.json: accuracy", "summary.json: curves"],
+        ),
+        (
+            lambda other: save_file({"weight": torch.zeros(2)}, other / "model/model.safetensors"),
+            ["model/model.safetensors: weight"],
+        ),
+    ],
+)
+def test_a_single_bit_is_a_difference(runs, change, expected):
+    one, same, other = runs
+    assert differences(one, same) == []
+    change(other)
+    assert differences(one, other) == expected
+
+
+def test_rows_that_were_logged_again_are_no_difference(runs):
+    one, _, other = runs
+    (other / "csv/version_0/metrics.csv").write_text("step,loss\n0,0.5\n")
+    (other / "csv/version_10").mkdir()
+    (other / "csv/version_10/metrics.csv").write_text("step,loss,pixels_per_second\n1,0.25,9\n")
+    assert differences(one, other) == []

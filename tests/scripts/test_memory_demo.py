@@ -10,22 +10,21 @@ import time
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
-import demo_cells as cells
-import demo_decode
-import demo_encoder
-import demo_methods
-import demo_picture
-import demo_report
 import memory_demo
-import peers
 import pytest
 import torch
-from measuring import Limits, WrongResultError
-from methods import Case
+from benchmarks import peers
+from benchmarks.measuring import Limits, WrongResultError
+from benchmarks.methods import Case
+from demo import cells
+from demo import decode as demo_decode
+from demo import encoder as demo_encoder
+from demo import layers as demo_layers
+from demo import picture as demo_picture
+from demo import report as demo_report
+from paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 LIMITS = Limits(budget=2**30, deadline=120, threads=1)
 CASE = Case((32,), dim=16, scope=7)
 IMAGE = Case((9, 9), dim=16, scope=5)
@@ -42,10 +41,10 @@ def record(section, method, length, status="measured", case=CASE, **found):
 
 
 @pytest.mark.parametrize("section", ["layer", "encoder"])
-@pytest.mark.parametrize("name", list(demo_methods.METHODS))
+@pytest.mark.parametrize("name", list(demo_layers.METHODS))
 def test_layers_and_encoders_agree_with_references(section, name):
     for dims, case in ((1, CASE), (2, IMAGE)):
-        if dims in demo_methods.METHODS[name].dims:
+        if dims in demo_layers.METHODS[name].dims:
             cells.SECTIONS[section].verify(name, case)
 
 
@@ -72,8 +71,8 @@ def test_a_filled_state_is_that_of_a_context(name, dtype):
 
 
 def test_wrong_methods_are_noticed(monkeypatch):
-    wrong = partial(demo_methods.attention, lambda q, k, v: 1.001 * peers.fused(q, k, v))
-    monkeypatch.setitem(demo_methods.METHODS, "fused", replace(demo_methods.METHODS["fused"], build=wrong))
+    wrong = partial(demo_layers.attention, lambda q, k, v: 1.001 * peers.fused(q, k, v))
+    monkeypatch.setitem(demo_layers.METHODS, "fused", replace(demo_layers.METHODS["fused"], build=wrong))
     with pytest.raises(WrongResultError, match="is off by"):
         demo_encoder.verify_in_layer("fused", CASE)
     with pytest.raises(WrongResultError, match="is off by"):
@@ -87,7 +86,7 @@ def test_wrong_methods_are_noticed(monkeypatch):
 
 def test_embeddings_are_gathered_by_offset():
     table = torch.arange(5.0)[None]  # offsets −2 … 2
-    assert demo_methods.gathered(table, (3,))[..., 0].tolist() == [[2, 3, 4], [1, 2, 3], [0, 1, 2]]
+    assert demo_layers.gathered(table, (3,))[..., 0].tolist() == [[2, 3, 4], [1, 2, 3], [0, 1, 2]]
 
 
 # Cells
@@ -122,7 +121,7 @@ def test_a_long_step_is_too_slow():
 def test_which_lengths_are_tried():
     patience = cells.Patience(1, 0)
     found = [record("layer", "fused", 2**power, peak_bytes=4**power, seconds=1e-9) for power in (3, 4, 5)]
-    growth = {"peak_bytes": demo_methods.SQUARE, "seconds": demo_methods.SQUARE}
+    growth = {"peak_bytes": demo_layers.SQUARE, "seconds": demo_layers.SQUARE}
     ask = partial(cells.to_try, growth=growth, patience=patience)
     assert ask(found, 64, 10**9)
     slow = [*found, record("layer", "fused", 64, "too slow")]
@@ -141,7 +140,7 @@ def test_which_lengths_are_tried():
 
 def test_predictions():
     found = [(n, 100.0 + 3 * n + 0.5 * n**2) for n in (8, 16, 32, 64)]
-    assert cells.predictor(found, demo_methods.SQUARE)(1024) == pytest.approx(100 + 3 * 1024 + 0.5 * 1024**2)
+    assert cells.predictor(found, demo_layers.SQUARE)(1024) == pytest.approx(100 + 3 * 1024 + 0.5 * 1024**2)
     assert cells.predictor(found[:1], ("0", "1"))(16) == pytest.approx(2 * found[0][1])  # in proportion
     assert cells.predictor([], ("0", "1")) is None
     fallen = [(8, 9.0), (16, 3.0), (32, 2.0)]
@@ -178,10 +177,10 @@ def test_texts_in_the_picture_do_not_overlap(tmp_path, monkeypatch):
 
     def line(name, scale, power, failed=()):
         measured = tuple((2**n, scale * 2.0 ** (n * power)) for n in range(10, 14))
-        growth = ("0", "1") if power == 1 else demo_methods.SQUARE
+        growth = ("0", "1") if power == 1 else demo_layers.SQUARE
         return demo_picture.Line(
             name,
-            demo_methods.METHODS[name].label,
+            demo_layers.METHODS[name].label,
             measured,
             failed,
             cells.predictor(measured, growth),
@@ -203,7 +202,7 @@ def test_texts_in_the_picture_do_not_overlap(tmp_path, monkeypatch):
     (figure,) = kept
     figure.canvas.draw()  # anew: the last was for SVG, which counts in other units
     drawer = figure.canvas.get_renderer()
-    labels = [method.label for method in demo_methods.METHODS.values()]
+    labels = [method.label for method in demo_layers.METHODS.values()]
     texts = [text for axes in figure.axes for text in axes.texts if text.get_text().startswith(tuple(labels))]
     texts += [*figure.texts, *(axes._left_title for axes in figure.axes)]
     boxes = [(text.get_text(), matplotlib_box(text, drawer)) for text in texts]

@@ -4,18 +4,17 @@ import json
 import subprocess
 import sys
 from contextlib import nullcontext
-from pathlib import Path
 
 import needle_demo
 import numpy as np
 import pytest
 import torch
-from demo_methods import METHODS
-from measuring import Limits
+from benchmarks.measuring import Limits
+from demo.layers import METHODS
+from paths import ROOT
 
-from tasks.data.recall import Recall
+from lambda_seq.tasks.data.synthetic.recall import Recall
 
-ROOT = Path(__file__).parents[2]
 NAMES = [name for name, method in METHODS.items() if 1 in method.dims]
 
 

@@ -2,16 +2,15 @@ import json
 import subprocess
 import sys
 from dataclasses import asdict
-from pathlib import Path
 
 import paper_tables as script
 import pytest
 import torch
-from measuring import Measurement
-from paper_figures import Training, computed, held_bytes, loss_of
-from paper_rows import TABLES, PaperTable, Row
+from benchmarks.measuring import Measurement
+from paper.figures import Training, computed, held_bytes, loss_of
+from paper.rows import TABLES, PaperTable, Row
+from paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 CHECKED = [(name, row) for name, table in TABLES.items() for row in table.rows if row.checked]
 TINY = {"num_classes": 3}
 

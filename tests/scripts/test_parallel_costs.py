@@ -3,16 +3,14 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import parallel_costs
 import pytest
 import torch.distributed as dist
-from measuring import WrongResultError
+from benchmarks.measuring import WrongResultError
+from paths import ROOT
 
 from lambda_seq import parallel
-
-ROOT = Path(__file__).parents[2]
 
 
 def record(kind, processes, peak, sent=((("all_reduce", 100),),), status="measured"):

@@ -10,10 +10,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import peers
 import torch
 import torch.nn.functional as F
-from demo_references import (
+from benchmarks import peers
+from benchmarks.methods import Build, Case, Twin, Variants, as_it_is
+from torch import Tensor, nn
+
+from demo.references import (
     Moved,
     Turned,
     attention_by,
@@ -22,10 +25,7 @@ from demo_references import (
     local_attention_written_out,
     published_by_ours,
 )
-from methods import Build, Case, Twin, Variants, as_it_is
-from torch import Tensor, nn
-
-from lambda_seq.models.attention import AxialAttention, LinearAttention, LocalAttention
+from lambda_seq.layers.attention import AxialAttention, LinearAttention, LocalAttention
 
 # Attention over all positions
 

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import peers
 import torch
-from methods import Case
+from benchmarks import peers
+from benchmarks.methods import Case
 from torch import Tensor, nn
 
-from lambda_seq.models.attention import AxialAttention, RelativeAttention
+from lambda_seq.layers.attention import AxialAttention, RelativeAttention
 
 
 class Turned(nn.Module):

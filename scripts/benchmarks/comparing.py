@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
-from methods import Case
-from peers import METHODS
-from recording import Record
-from reporting import Series, Table, number, seconds, size
+from benchmarks.methods import Case
+from benchmarks.peers import METHODS
+from benchmarks.recording import Record
+from benchmarks.reporting import Series, Table, number, seconds, size
 
 PHOTO = Case((56, 56), batch=8, dim=64, scope=23)
 SQUARE = Case((64, 64), scope=23)

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from demo_methods import METHODS
-from measuring import Step
-from methods import Case, as_it_is, new_layer, prepare_layer, verify_layer
+from benchmarks.measuring import Step
+from benchmarks.methods import Case, as_it_is, new_layer, prepare_layer, verify_layer
 from torch import Tensor, nn
 
+from demo.layers import METHODS
 from lambda_seq.models import LambdaEncoder
-from lambda_seq.models.blocks import LambdaMixing
+from lambda_seq.models.sequence.blocks import LambdaMixing
 
 DEPTH, CLASSES, BYTES = 2, 10, 257
 CHECKED = {1: 140, 2: 18}  # positions per dimension at which results are checked, longer than the default scopes

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from recording import Recorder
+from benchmarks.recording import Recorder
 
 
 def byte_count(text: str) -> int:

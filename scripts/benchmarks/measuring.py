@@ -21,7 +21,8 @@ from multiprocessing.context import ForkServerContext, SpawnContext
 from typing import Any, Literal
 
 import torch
-from machine import Peak, budget, busy_seconds, give_back_freed, timed
+
+from benchmarks.machine import Peak, budget, busy_seconds, give_back_freed, timed
 
 Step = Callable[[], object]
 Status = Literal[
@@ -145,18 +146,22 @@ def _child(send: Connection, threads: int, function: Callable[..., Any], argumen
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     warnings.simplefilter("ignore")  # those of other packages
     torch.set_num_threads(threads)
+    send.send(outcome_of(function, *arguments))
+
+
+def outcome_of(function: Callable[..., Any], *arguments: Any) -> Outcome:
+    """What a function comes to in this process: its value, or what went wrong."""
     try:
-        outcome = Outcome("measured", value=function(*arguments))
+        return Outcome("measured", value=function(*arguments))
     except WrongResultError as error:
-        outcome = Outcome("wrong result", str(error))
+        return Outcome("wrong result", str(error))
     except NotInstalledError as error:
-        outcome = Outcome("not installed", str(error))
+        return Outcome("not installed", str(error))
     except (MemoryError, torch.OutOfMemoryError) as error:
-        outcome = Outcome("out of memory", _first_line(error))
+        return Outcome("out of memory", _first_line(error))
     except Exception as error:
         refused = isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
-        outcome = Outcome("out of memory" if refused else "failed", f"{type(error).__name__}: {_first_line(error)}")
-    send.send(outcome)
+        return Outcome("out of memory" if refused else "failed", f"{type(error).__name__}: {_first_line(error)}")
 
 
 def _first_line(error: BaseException) -> str:

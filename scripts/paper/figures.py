@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from measuring import Job, Step, WrongResultError
-from paper_rows import Row
+from benchmarks.measuring import Job, Step, WrongResultError
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lambda_seq.layers import LambdaLayer2d
+from lambda_seq.layers.attention import AxialAttention, LinearAttention, LocalAttention, RelativeAttention
 from lambda_seq.models import LambdaResNet, count_flops, create_model
-from lambda_seq.models.attention import AxialAttention, LinearAttention, LocalAttention, RelativeAttention
+from paper.rows import Row
 
 BATCH = 128  # of the paper's memory column
 WARM_UP = 64  # rows and columns of the pictures that load the code

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
-import peers
 import torch
-from measuring import Step, WrongResultError
-from methods import Case
+from benchmarks import peers
+from benchmarks.measuring import Step, WrongResultError
+from benchmarks.methods import Case
 from torch import Tensor, nn
 
 from lambda_seq import LambdaLayer1d

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from measuring import NotInstalledError, Step
-from methods import Case, Method, layer_method
 from torch import Tensor, nn
 
+from benchmarks.measuring import NotInstalledError, Step
+from benchmarks.methods import Case, Method, layer_method
 from lambda_seq import LambdaLayer1d, LambdaLayer2d
 from lambda_seq import functional as LF
 
@@ -29,10 +29,11 @@ def ours(kind: str, case: Case) -> Ours:
     """Our layer: "local", "global" or "content" only; for sequences or images by the case."""
     options: dict[str, Any] = {"heads": case.heads, "dim_key": case.dim_key, "position": kind != "content"}
     scope = None if kind == "global" else case.scope
+    is_global = scope is None  # whose table needs the largest input
     if len(case.size) == 1:
-        return LambdaLayer1d(case.dim, scope=scope, max_length=case.size[0], **options)
+        return LambdaLayer1d(case.dim, scope=scope, max_length=case.size[0] if is_global else None, **options)
     height, width = case.size
-    return LambdaLayer2d(case.dim, scope=scope, max_size=(height, width), **options)
+    return LambdaLayer2d(case.dim, scope=scope, max_size=(height, width) if is_global else None, **options)
 
 
 def ours_chosen(layer: Ours, case: Case) -> list[nn.Module]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reporting import COLOURS
+from benchmarks.reporting import COLOURS
 
 
 @dataclass(frozen=True)

@@ -16,15 +16,16 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import torch
-from machine import describe
-from recording import Record, Recorder
+from benchmarks.machine import describe
+from benchmarks.recording import Record, Recorder
 
 from lambda_seq.models import Model
-from tasks.training import network_for
+from lambda_seq.tasks.networks import network_of
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 Report = Callable[[Recorder, argparse.Namespace, str, Sequence[str]], None]  # records, options, recipe, failures
 
 
@@ -34,10 +35,18 @@ def split_arguments(given: Sequence[str]) -> tuple[list[str], list[str]]:
     return (given[: given.index("--")], given[given.index("--") + 1 :]) if "--" in given else (given, [])
 
 
-def add_options(command: argparse.ArgumentParser, work: str) -> None:
-    """Options that comparisons of trainings share."""
+def add_options(command: argparse.ArgumentParser, work: str, *, embedded: bool = False) -> None:
+    """Options that comparisons of trainings share.
+
+    Args:
+        command: to add them to.
+        work: name of the folder for the trainings.
+        embedded: whether the data may be those of the configuration.
+    """
     add = command.add_argument
-    add("--path", required=True, help="the data, as --data.path")
+    add(
+        "--path", required=not embedded, help=f"the data, as --data.path{' (of the configuration)' if embedded else ''}"
+    )
     add("--seeds", type=int, nargs="+", default=[0], metavar="SEED", help="%(default)s")
     add("--threads", type=int, default=1, help="of torch (%(default)s)")
     add("--out", type=Path, default=ROOT / "scripts" / "results", help="folder for the table (scripts/results)")
@@ -54,6 +63,8 @@ def train_all(
     variants: Mapping[Any, Sequence[str]],
     measure: Callable[[Path], Record],
     report: Report,
+    *,
+    enough: Callable[[Record], bool] = lambda record: True,
 ) -> int:
     """Train each variant with each seed; 0, 1 if a training failed, 2 if nothing could begin, 130 after Ctrl-C.
 
@@ -66,6 +77,7 @@ def train_all(
         variants: for each, its arguments of `lambda-seq fit`.
         measure: what is kept of a folder with a training in it.
         report: shows and writes what there is, after each training.
+        enough: whether a record that there is has all that is asked for; of others the training goes on.
     """
     try:
         text = options.config.read_text(encoding="utf-8")
@@ -79,9 +91,10 @@ def train_all(
     for seed in options.seeds:
         for variant, chosen in variants.items():
             key = {kind: variant, "seed": seed, "recipe": recipe}
-            if recorder.find(key) is not None:
+            known = recorder.find(key)
+            if known is not None and enough(known):
                 continue
-            folder = options.work / options.config.stem / f"{variant}-{seed}-{recipe}"
+            folder = options.work / options.config.stem / f"{quote(str(variant), safe='+=,')}-{seed}-{recipe}"
             print(f"{variant}, seed {seed}: {folder}", file=sys.stderr, flush=True)
             fit = fit_command(options, chosen, seed, folder, passed)
             try:
@@ -92,6 +105,8 @@ def train_all(
             if code:
                 failed.append(f"{variant}, seed {seed}: failed, see the messages above; it was left out")
                 continue
+            if known is not None:
+                recorder.records.remove(known)
             recorder.add(key, **measure(folder))
             report(recorder, options, recipe, [])
     report(recorder, options, recipe, failed)
@@ -103,8 +118,9 @@ def fit_command(
 ) -> list[str]:
     """The command of one training, which goes on if there is something to go on with."""
     return [
-        *(sys.executable, "-m", "tasks.cli", "fit", "--config", str(options.config)),
-        *(f"--data.path={options.path}", f"--seed_everything={seed}", f"--threads={options.threads}"),
+        *(sys.executable, "-m", "lambda_seq.tasks.cli", "fit", "--config", str(options.config)),
+        *([] if options.path is None else [f"--data.path={options.path}"]),
+        *(f"--seed_everything={seed}", f"--threads={options.threads}"),
         *(f"--output_dir={folder}", "--ckpt_path=last", "--export=false"),
         "--trainer.callbacks+=lightning.pytorch.callbacks.Timer",  # goes on counting after a resume
         "--trainer.callbacks.interval=step",  # its default cannot be written to a configuration
@@ -121,22 +137,60 @@ def measured(folder: Path) -> tuple[Record, Model, Record]:
         torch.load(folder / "checkpoints" / f"{name}.ckpt", map_location="cpu", weights_only=True)
         for name in ("last", "best")
     )
-    hparams = last["hyper_parameters"]
-    network = network_for(hparams["network"], hparams["options"], hparams["facts"])
+    network = network_of(last)
     timers = [state for name, state in last["callbacks"].items() if name.startswith("Timer")]
-    scores: dict[int, float] = {}
-    for file in sorted((folder / "csv").glob("*/metrics.csv")):
-        with file.open(newline="", encoding="utf-8") as stream:
-            rows = csv.DictReader(stream)
-            scores |= {int(row["epoch"]): float(row["val/accuracy"]) for row in rows if row.get("val/accuracy")}
     found = {
         "test_accuracy": tested["test/accuracy"],
-        "validation_accuracy": scores[best["epoch"]],
+        "validation_accuracy": logged(folder, "val/accuracy")[best["epoch"]],
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "epochs": last["epoch"] + 1,
         "seconds_per_epoch": timers[0]["time_elapsed"]["train"] / (last["epoch"] + 1),
     }
-    return found, network, hparams["facts"]["options"]
+    return found, network, last["hyper_parameters"]["facts"]["options"]
+
+
+def scored(folder: Path, metric: str | None = None) -> Record:
+    """What a training of any task has left, of the checkpoint it calls best; "test" is None where it was not tested.
+
+    Args:
+        folder: of the training.
+        metric: of validation, such as "val/f1"; None for the one that the training monitors.
+
+    Raises:
+        ValueError: nothing was logged by this name.
+    """
+    last, best = (
+        torch.load(folder / "checkpoints" / f"{name}.ckpt", map_location="cpu", weights_only=True)
+        for name in ("last", "best")
+    )
+    monitors = [state["monitor"] for name, state in best["callbacks"].items() if name.startswith("BestCheckpoint")]
+    metric = metric or next((name for name in monitors if name != "epoch"), "val/accuracy")
+    scores = logged(folder, metric)
+    if best["epoch"] not in scores:
+        raise ValueError(f"metric={metric!r}: {folder} has no such figure of epoch {best['epoch']}; give another name")
+    summary = folder / "summary.json"
+    tested = json.loads(summary.read_text(encoding="utf-8")) if summary.exists() else {}
+    network = network_of(last)
+    timers = [state for name, state in last["callbacks"].items() if name.startswith("Timer")]
+    return {
+        "metric": metric,
+        "validation": scores[best["epoch"]],
+        "test": tested.get(f"test/{metric.partition('/')[2]}"),
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "epochs": last["epoch"] + 1,
+        "seconds": timers[0]["time_elapsed"]["train"],
+    }
+
+
+def logged(folder: Path, metric: str) -> dict[int, float]:
+    """A figure by epoch, the last of each, over all starts of a training."""
+    scores: dict[int, float] = {}
+    starts = (folder / "csv").glob("version_*/metrics.csv")
+    for file in sorted(starts, key=lambda file: int(file.parent.name.removeprefix("version_"))):
+        with file.open(newline="", encoding="utf-8") as stream:
+            rows = csv.DictReader(stream)
+            scores |= {int(row["epoch"]): float(row[metric]) for row in rows if row.get(metric)}
+    return scores
 
 
 def by_variant(recorder: Recorder, kind: str, recipe: str) -> dict[Any, list[Record]]:

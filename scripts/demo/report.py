@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from demo_cells import SECTIONS, check, points, positions_of, predictor, slope
-from recording import Record, Recorder
-from reporting import Table, seconds, size
+from benchmarks.recording import Record, Recorder
+from benchmarks.reporting import Table, seconds, size
 from rich.table import Table as RichTable
+
+from demo.cells import SECTIONS, check, points, positions_of, predictor, slope
 
 QUANTITIES = {"peak_bytes": "memory", "seconds": "time"}
 NAMES = {

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recording import Recorder
 from rich.console import Console
 from rich.table import Table as RichTable
+
+from benchmarks.recording import Recorder
 
 # Okabe and Ito's colours, which colour-blind readers tell apart, the pale yellow left out.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")

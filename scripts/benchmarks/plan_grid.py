@@ -8,15 +8,16 @@ from dataclasses import astuple, replace
 from typing import Any
 
 import torch
-from comparing import case_of
-from machine import timed
-from methods import Case
-from reporting import seconds
 from torch import Tensor
 
+from benchmarks.comparing import case_of
+from benchmarks.machine import timed
+from benchmarks.methods import Case
+from benchmarks.reporting import seconds
 from lambda_seq import functional as LF
-from lambda_seq.functional.plan import COUNTS, Sizes, candidates
-from lambda_seq.functional.problem import Problem
+from lambda_seq.functional.plan import candidates
+from lambda_seq.functional.position.registry import REGISTRY
+from lambda_seq.functional.problem import Problem, Sizes
 from lambda_seq.functional.rates import rates
 
 PASSES = ("forward", "backward")
@@ -61,9 +62,9 @@ def measure_point(case: Case, longest: float) -> dict[str, Any]:
     Returns:
         For each pass the algorithm chosen, and seconds predicted and measured by candidate.
     """
-    _load_libraries(case)
     *tensors, grad = _tensors(case, case.device)
     plan = LF.plan(tensors[0], None, tensors[1], tensors[2])
+    _load_libraries(case, [candidate.name for candidate in plan.candidates])
     passes: dict[str, Any] = {}
     for index, chosen in enumerate((plan.algorithm, plan.backward_algorithm)):
         predicted = {candidate.name: candidate.seconds[index] for candidate in plan.candidates}
@@ -78,10 +79,10 @@ def measure_point(case: Case, longest: float) -> dict[str, Any]:
     return passes
 
 
-def _load_libraries(case: Case) -> None:
+def _load_libraries(case: Case, algorithms: Sequence[str]) -> None:
     """Run everything once at a small size: a process's first FFT takes more than a second, whatever its length."""
     *tensors, grad = _tensors(replace(case, batch=1, size=tuple(min(32, n) for n in case.size), scope=3), case.device)
-    for name in COUNTS:
+    for name in algorithms:
         for index in range(len(PASSES)):
             _pass(index, name, tensors, grad)()
 
@@ -150,17 +151,17 @@ def ratios(records: Sequence[dict[str, Any]], speed: LF.Rates | None = None) -> 
         for index, name in enumerate(PASSES):
             measured, chosen = record[name]["measured"], record[name]["chosen"]
             if speed is not None:
-                again = [one for one in candidates(_sizes(record["key"]), speed) if one.name in measured]
+                case = case_of(record["key"])
+                where = _sizes(case), torch.device(case.device), getattr(torch, case.dtype)
+                again = [one for one in candidates(*where, speed) if one.name in measured]
                 chosen = min(again, key=lambda candidate: candidate.seconds[index]).name
             found.append(measured[chosen] / min(measured.values()))
     return found
 
 
-def _sizes(key: dict[str, Any]) -> Sizes:
-    case = case_of(key)
+def _sizes(case: Case) -> Sizes:
     query, value, embedding, _ = _tensors(replace(case, batch=1), "meta")
-    sizes = Sizes.of(Problem.of(query, None, value, embedding))
-    return replace(sizes, B=case.batch)
+    return Problem.of(query, None, value, embedding).sizes._replace(B=case.batch)
 
 
 def present_rates(case: Case) -> LF.Rates:
@@ -179,12 +180,15 @@ def fit(records: Sequence[dict[str, Any]]) -> LF.Rates:
 
     rows = []
     for record in records:
-        sizes = _sizes(record["key"])
+        sizes = _sizes(case_of(record["key"]))
         for index, name in enumerate(PASSES):
             for algorithm, measured in record[name]["measured"].items():
-                work = COUNTS[algorithm](sizes, False)[0]
+                if not REGISTRY[algorithm].trusted:
+                    continue  # a kernel has a factor of its own, by `calibrate`
+                count = REGISTRY[algorithm].count
+                work = count(sizes, False)[0]
                 if index == 1:
-                    work = COUNTS[algorithm](sizes, True)[0] - work
+                    work = count(sizes, True)[0] - work
                 rows.append([amount / measured for amount in astuple(work)])
     shares = np.array(rows)  # (measurements, kinds of work): per measured second
     scale = shares.max(0)

@@ -12,13 +12,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from demo_decode import DECODERS, step_of_decoder, verify_decoder
-from demo_encoder import step_of_encoder, step_of_layer, verify_in_encoder, verify_in_layer
-from demo_methods import METHODS
-from machine import Peak, budget, give_back_freed, timed
-from measuring import Limits, Outcome, Step, in_fresh_process
-from methods import Case
-from recording import Record
+from benchmarks.machine import Peak, budget, give_back_freed, timed
+from benchmarks.measuring import Limits, Outcome, Step, in_fresh_process
+from benchmarks.methods import Case
+from benchmarks.recording import Record
+
+from demo.decode import DECODERS, step_of_decoder, verify_decoder
+from demo.encoder import step_of_encoder, step_of_layer, verify_in_encoder, verify_in_layer
+from demo.layers import METHODS
 
 GROWTH: dict[str, Callable[[Any], Any]] = {
     "0": lambda n: n**0.0,

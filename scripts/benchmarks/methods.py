@@ -13,8 +13,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from measuring import Job, Step, WrongResultError
 from torch import Tensor, nn
+
+from benchmarks.measuring import Job, Step, WrongResultError
 
 # Largest relative error, ‖found − right‖ / ‖right‖, of an output or gradient against float64.
 TOLERANCES = {"float64": 1e-10, "float32": 1e-5, "bfloat16": 3e-2}

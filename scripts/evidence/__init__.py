@@ -1,0 +1,1 @@
+"""Machinery of trainings that are run for what they show."""

@@ -1,0 +1,23 @@
+"""All sections of the GPU report."""
+
+from __future__ import annotations
+
+from gpu import (
+    exactness,
+    hardware,
+    images,
+    layers,
+    long,
+    memory,
+    pictures,
+    rates,
+    several,
+    suite,
+    training,
+)
+from gpu.running import Section
+
+SECTIONS: dict[str, Section] = {
+    module.SECTION.name: module.SECTION
+    for module in (hardware, rates, exactness, layers, images, pictures, long, memory, training, suite, several)
+}
