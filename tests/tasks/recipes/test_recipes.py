@@ -42,8 +42,8 @@ def test_what_is_read_depends_on_no_choice(recipe):
 @pytest.mark.parametrize(
     ("name", "measured"),
     [
-        ("texts", Texts(rows=1, median=40, long=90)),
-        ("texts", Texts(rows=1, median=30_000, long=90_000, validation=1, classes=(90, 10))),
+        ("texts", Texts(rows=1, median=40, long=90, longest=95)),
+        ("texts", Texts(rows=1, median=30_000, long=90_000, longest=120_000, validation=1, classes=(90, 10))),
         ("texts", Texts(rows=1, given={"data.tokenizer": "train"})),
         ("audio", Clips(rows=1, rate=8_000, median=0.4, long=0.9, longest=2.5)),
         ("audio", Clips(rows=1, rate=44_100, median=60, long=90, longest=300, validation=1, classes=(90, 10))),
