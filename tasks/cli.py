@@ -37,6 +37,8 @@ from lambda_seq.tasks.checkpointing.options import class_at, flattened
 from lambda_seq.tasks.checkpointing.runs import alone
 from lambda_seq.tasks.checkpointing.storage import BEST, LAST, AtomicCheckpoints, check_places
 from lambda_seq.tasks.classification import Classification
+from lambda_seq.tasks.command_line.parser import TRACEBACK, Parser
+from lambda_seq.tasks.command_line.short_help import answer, asked, without
 from lambda_seq.tasks.configurations import located
 from lambda_seq.tasks.data import Data
 from lambda_seq.tasks.export import export
@@ -57,8 +59,6 @@ from lambda_seq.tasks.training import Training, whole
 # A config names data modules and tasks by their class alone, as long as these are imported
 __all__ = ["Classification", "LambdaCLI", "LanguageModelling", "MaskedPretraining", "TextSamples", "main"]
 
-TRACEBACK = "LAMBDA_SEQ_TRACEBACK"
-
 ERRORS = (  # of what was given, whose message says all
     *(ValueError, TypeError, OSError, FloatingPointError, ModuleNotFoundError),
     *(UnpicklingError, MisconfigurationException),
@@ -75,14 +75,6 @@ EXPECTED = (
     "Total length of `list` across ranks is zero",  # validation that is switched off
     "The number of training batches .* is smaller than the logging interval",  # of a small data set
 )
-
-
-class Parser(LightningArgumentParser):
-    """A parser whose models have no option `facts`, which the data say."""
-
-    def add_subclass_arguments(self, *given: Any, **options: Any) -> Any:
-        """As usual, but for `facts`."""
-        return super().add_subclass_arguments(*given, **({"skip": {"facts"}} | options))
 
 
 class LambdaCLI(LightningCLI):
@@ -108,6 +100,8 @@ class LambdaCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse; configurations may be named, and classes as versions before called them."""
         given = sys.argv[1:] if args is None else args
+        if args is None and asked(given):
+            answer(parser, self._parser, renamed_words(located(without(given))))  # and ends
         self._following = Following(parser, renamed_words(located(given)))  # type: ignore[arg-type]
         self._checkpoint: list[str | None] = []  # that is meant, once it is known
         if prints := self._following.put_aside():
