@@ -31,6 +31,7 @@ from lambda_seq.tasks.callbacks.checkpoints import SeededSteps
 from lambda_seq.tasks.callbacks.ending import Ending
 from lambda_seq.tasks.callbacks.resuming import Resuming
 from lambda_seq.tasks.callbacks.samples import TextSamples
+from lambda_seq.tasks.callbacks.step_memory import MemoryNote
 from lambda_seq.tasks.callbacks.throughput import ProgressBar, Throughput
 from lambda_seq.tasks.checkpointing.choosing import chosen_checkpoint
 from lambda_seq.tasks.checkpointing.options import class_at, flattened
@@ -43,6 +44,7 @@ from lambda_seq.tasks.configurations import located
 from lambda_seq.tasks.data import Data
 from lambda_seq.tasks.export import export
 from lambda_seq.tasks.language_modelling import LanguageModelling
+from lambda_seq.tasks.memory.advice import naming_options
 from lambda_seq.tasks.old_names import PARSER_MODE, renamed_words
 from lambda_seq.tasks.pretraining import MaskedPretraining
 from lambda_seq.tasks.recipes.choosing import say
@@ -60,7 +62,7 @@ from lambda_seq.tasks.training import Training, whole
 __all__ = ["Classification", "LambdaCLI", "LanguageModelling", "MaskedPretraining", "TextSamples", "main"]
 
 ERRORS = (  # of what was given, whose message says all
-    *(ValueError, TypeError, OSError, FloatingPointError, ModuleNotFoundError),
+    *(ValueError, TypeError, OSError, FloatingPointError, ModuleNotFoundError, MemoryError),
     *(UnpicklingError, MisconfigurationException),
 )
 
@@ -101,6 +103,7 @@ class LambdaCLI(LightningCLI):
         """Parse; configurations may be named, and classes as versions before called them."""
         given = sys.argv[1:] if args is None else args
         if args is None and asked(given):
+            # Private to Lightning: the parser of a command
             answer(parser, self._parser, renamed_words(located(without(given))))  # and ends
         self._following = Following(parser, renamed_words(located(given)))  # type: ignore[arg-type]
         self._checkpoint: list[str | None] = []  # that is meant, once it is known
@@ -217,6 +220,8 @@ class LambdaCLI(LightningCLI):
             callbacks.append(Resuming(options, self._get(self.config, "ckpt_path")))
             ends = {"tests": self._get(self.config, "test_after_fit"), "exports": self._get(self.config, "export")}
             callbacks.append(Ending(**ends, keeps=self._keeps(trainer)))
+            summary, shared = trainer.enable_model_summary is not False, self._get(self.config, "sequence_parallel") > 1
+            callbacks.append(MemoryNote(summary and not trainer.barebones, shared))
             decay = self._get(self.config_init, "ema_decay")
             if decay is not None:
                 callbacks.append(WeightEMA(decay))
@@ -249,7 +254,7 @@ class LambdaCLI(LightningCLI):
         if not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             check_places(*self._places(subcommand))
         check_port(self.trainer)
-        with ExitStack() as lock:
+        with naming_options(self.datamodule, self.trainer), ExitStack() as lock:
             if subcommand == "fit" and rank_zero_only.rank == 0 and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
                 folders = [self._get(self.config, name) for name in ("output_dir", "best.dirpath", "last.dirpath")]
                 lock.enter_context(alone(map(Path, folders)))

@@ -216,9 +216,8 @@ def parameters(path: str) -> list[str]:
 
 def _options(parser: Any) -> Iterator[str]:
     """Options of a parser, and those of the data modules and tasks that are known."""
-    # Private to argparse, which has no public list of options
-    for action in parser._actions:
-        yield from (option for option in action.option_strings if option.startswith("--"))
+    yield from (f"--{name}" for name in vars(parser.get_defaults().as_flat()))
+    yield from ("--config", "--help", "--print_config")
     for group in KINDS:
         for cls in _known(group):
             yield from (f"--{group}.{name}" for name in parameters(class_path(cls)))

@@ -151,7 +151,7 @@ def purposes_of(path: str) -> dict[str, str]:
     """Options of a class, each with what its docstring says of it."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(class_at(path), skip={"facts"}, fail_untyped=False)
-    # Private to argparse, which has no public list of options
+    # Private to argparse, which has no public way to ask what options are for
     found = {action.dest: str(action.help) for action in parser._actions}
     return {name: _first(text) for name, text in found.items() if name != "help" and not name.endswith(".help")}
 
@@ -159,7 +159,7 @@ def purposes_of(path: str) -> dict[str, str]:
 def _purpose(name: str, parser: Any) -> str:
     if name in PURPOSES:
         return PURPOSES[name]
-    # Private to argparse, which has no public list of options
+    # Private to argparse, which has no public way to ask what options are for
     return next((_first(str(action.help)) for action in parser._actions if action.dest == name), "")
 
 
