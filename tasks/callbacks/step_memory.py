@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 LARGE, LARGE_NETWORK = 2**15, 2**26  # positions of a batch, weights of a network, from which on steps take gigabytes
 SYNCED = (SyncedMaskedBatchNorm, SyncedBatchNorm2d, torch.nn.SyncBatchNorm)
-ROOM = 0.9  # of what is free, which an estimate may fill
+ROOM = 0.75  # of what is free, which an estimate may fill: libraries and fragments take some, too
 
 
 class MemoryNote(Callback):

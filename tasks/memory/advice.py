@@ -68,5 +68,11 @@ def naming_options(data: Any, trainer: Trainer) -> Iterator[None]:
     except Exception as error:
         if not says_no_memory(error):
             raise
-        first = str(error).strip().split("\n")[0].split(". ")[0][:200] or type(error).__name__
-        raise MemoryError(f"out of memory ({first}); try {advice(data, trainer)}") from error
+        raise MemoryError(f"out of memory ({_shortly(error)}); try {advice(data, trainer)}") from error
+
+
+def _shortly(error: BaseException) -> str:
+    """The sentence of an error that says how much was asked for, or the first one."""
+    sentences = str(error).strip().split("\n")[0].split(". ")
+    asked = [sentence for sentence in sentences if "allocate" in sentence]
+    return (asked or sentences)[0].rstrip(".") or type(error).__name__

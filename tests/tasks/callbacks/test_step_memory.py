@@ -58,7 +58,10 @@ def test_an_error_of_memory_ends_with_options(cli, pictures, monkeypatch):
     monkeypatch.setattr(Classification, "training_step", fail)
     said = cli(*IMAGES, "--data.path", pictures, *BRIEF, *QUIET, code=1).err
     (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
-    assert "out of memory ([enforce fail] DefaultCPUAllocator: can't allocate memory" in line
+    assert (
+        "out of memory ([enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes)"
+        in line
+    )
     assert "try --data.batch_size 4 --trainer.accumulate_grad_batches 2" in line
     assert "--data.image_size" in line
     assert "Traceback" not in said

@@ -40,9 +40,18 @@ def real():
 
 
 @pytest.mark.parametrize(
-    "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), None], ids=str
+    ("error", "words"),
+    [
+        (MemoryError(), "(MemoryError)"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has"),
+            "(Tried to allocate 2.00 GiB)",
+        ),
+        (None, "you tried to allocate 288230376151711744 bytes)"),
+    ],
+    ids=str,
 )
-def test_errors_of_memory_are_one_line(error):
+def test_errors_of_memory_are_one_line(error, words):
     def fail():
         if error is None:
             real()  # torch's own on the CPU
@@ -52,6 +61,7 @@ def test_errors_of_memory_are_one_line(error):
         fail()
     said = str(caught.value)
     assert said.startswith("out of memory (")
+    assert words in said
     assert "\n" not in said
     for option in ("batch_size 32", "accumulate_grad_batches 2", "image_size", "precision"):
         assert option in said
