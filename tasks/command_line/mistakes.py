@@ -240,7 +240,8 @@ def _command(parser: Any) -> str:
 
 def _below(base: type) -> Iterator[type]:
     """Classes that derive from one and can be made, by their names."""
-    for cls in base.__subclasses__():
+    derived: list[type] = base.__subclasses__()
+    for cls in derived:
         if not getattr(cls, "__abstractmethods__", None) and not cls.__name__.startswith("_"):
             yield cls
         yield from _below(cls)
