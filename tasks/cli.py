@@ -102,9 +102,9 @@ class LambdaCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse; configurations may be named, and classes as versions before called them."""
         given = sys.argv[1:] if args is None else args
-        if args is None and asked(given):
+        if args is None and asked(sys.argv[1:]):
             # Private to Lightning: the parser of a command
-            answer(parser, self._parser, renamed_words(located(without(given))))  # and ends
+            answer(parser, self._parser, renamed_words(located(without(sys.argv[1:]))))  # and ends
         self._following = Following(parser, renamed_words(located(given)))  # type: ignore[arg-type]
         self._checkpoint: list[str | None] = []  # that is meant, once it is known
         if prints := self._following.put_aside():

@@ -200,7 +200,7 @@ def _missing(found: Found, parser: Any) -> str:
             "lists them"
         )
     if found.message.startswith('expected "subcommand"'):
-        return "no command: write lambda-seq fit --config NAME; lambda-seq --help shows the others"
+        return "no command: write lambda-seq fit --config NAME; lambda-seq --help lists the commands"
     if "expected one argument" in found.message and found.words and found.words[-1].startswith("--"):
         return f"{found.words[-1]}: a value is missing"
     return ""
@@ -211,7 +211,7 @@ def parameters(path: str) -> list[str]:
     """Options of a class, as the command line has them."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(class_at(path), skip={"facts"}, fail_untyped=False)
-    return [name for name in parser.get_defaults().as_flat().__dict__ if name]
+    return list(vars(parser.get_defaults().as_flat()))
 
 
 def _options(parser: Any) -> Iterator[str]:

@@ -32,6 +32,9 @@ class Parser(LightningArgumentParser):
         """
         if os.environ.get(TRACEBACK) or not self.exit_on_error:
             super().error(message, ex)
-        line = in_a_line(message, getattr(ex, "subcommand_parser", None) or self, sys.argv[1:])
+        try:
+            line = in_a_line(message, getattr(ex, "subcommand_parser", None) or self, sys.argv[1:])
+        except Exception:  # what is wrong must be said, even if nothing better is found
+            line = message
         print(f"error: {line}", file=sys.stderr)
         self.exit(2)

@@ -167,7 +167,7 @@ def estimate(
         batch, what = made
         step = Step(task)
         tensors = {**dict(step.named_parameters()), **dict(step.named_buffers())}
-        unreal = {name: mode.from_tensor(tensor) for name, tensor in tensors.items()}
+        unreal: dict[str, Tensor] = {name: mode.from_tensor(tensor) for name, tensor in tensors.items()}
         with Alive() as alive, context or nullcontext():
             loss = torch.func.functional_call(step, unreal, (batch,))
             loss.backward()

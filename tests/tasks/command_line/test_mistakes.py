@@ -8,6 +8,7 @@ from lightning.pytorch.cli import LightningCLI
 
 import lambda_seq.tasks.cli as cli_module
 from lambda_seq.tasks.cli import LambdaCLI
+from lambda_seq.tasks.command_line import parser as parser_module
 from lambda_seq.tasks.command_line.mistakes import in_a_line, nearest, parameters
 from lambda_seq.tasks.configurations import located
 
@@ -134,6 +135,11 @@ def test_with_a_traceback_everything_is_said(cli, monkeypatch):
     said = cli(*COMMAND, "--data.bath_size=3", code=2).err
     assert "usage:" in said
     assert "Union subtypes" in said
+
+
+def test_what_cannot_be_shortened_is_said_all_the_same(said, monkeypatch):
+    monkeypatch.setattr(parser_module, "in_a_line", lambda *_: 1 / 0)
+    assert said(*COMMAND, "--outputdir=here") == "error: unrecognized arguments: --outputdir=here\n"
 
 
 def test_an_unknown_message_stays():

@@ -2,6 +2,7 @@
 
 import gc
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from lambda_seq.tasks.classification import Classification
 from lambda_seq.tasks.facts import Audio, Facts, Pixels
 from lambda_seq.tasks.memory.estimate import Alive, StepMemory, batch_like, estimate, kept_by
+from lambda_seq.tasks.recipes.pictures import Images, choose
 
 sys.path.append(str(ROOT / "scripts"))
 from benchmarks.machine import Peak, give_back_freed
@@ -62,6 +64,14 @@ def test_it_grows_with_the_batch_and_halves_with_precision():
     assert 3.8 < many.activations / few.activations < 4.2
     half = estimate(task, 64, context=torch.autocast("cpu", torch.bfloat16))
     assert half.activations < 0.75 * many.activations
+
+
+def test_what_the_recipe_chooses_for_photos_fits():
+    chosen = {one.option: one.value for one in choose(Images(rows=900, height=374, width=500, differ=True))}
+    options = {name.removeprefix("model.options."): value for name, value in chosen.items() if "model.options" in name}
+    facts = replace(IMAGES, options=IMAGES.options | {"image_size": chosen["data.image_size"]})
+    found = estimate(Classification("lambda_resnet50", options, facts=facts), chosen["data.batch_size"])
+    assert 2**26 < found.total < 2**30
 
 
 @pytest.mark.parametrize(
