@@ -23,7 +23,7 @@ from pathlib import Path
 
 import torch
 from benchmarks.command_line import add_machine, add_results, byte_count, open_recorder
-from benchmarks.machine import available_memory, describe
+from benchmarks.machine import available_memory, describe, load
 from benchmarks.measuring import Limits
 from benchmarks.methods import TOLERANCES, Case
 from benchmarks.recording import Record, Recorder
@@ -47,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     console = Console()
     complete(options, console)
+    if busy := load():
+        console.print(f"{busy}; what is disturbed is measured again, and marked ~ if that is, too")
     torch.set_num_threads(options.threads)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # for what processes preload
     command = ["python", "scripts/memory_demo.py", *arguments]

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from benchmarks.command_line import add_machine, add_results, byte_count, open_recorder
-from benchmarks.machine import available_memory, budget, describe
+from benchmarks.machine import Others, available_memory, budget, describe, disturbs, load
 from benchmarks.measuring import Limits, in_fresh_process
 from benchmarks.methods import TOLERANCES, Case, new_layer
 from benchmarks.recording import Record, Recorder
@@ -55,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.budget = min(options.budget, int(0.9 * available_memory()))
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # for what processes preload
     machine = describe(options.threads, options.device)
+    if busy := load():
+        print(f"{busy}; trainings that are disturbed are marked ~")
     command = ["python", "scripts/needle_demo.py", *given]
     recorder = open_recorder(options.out / "needle_demo.json", command, machine, options.resume)
     limits = Limits(options.budget, 3 * options.seconds + 120, threads=options.threads, device=options.device)
@@ -77,8 +79,15 @@ def measure(key: Record, limits: Limits) -> Record:
     """Train and test a method at a length, in a process of its own."""
     outcome = in_fresh_process(train_and_test, key, limits=limits, preload=PRELOAD)
     status, message = how_it_ended(outcome, f"one step not done after {key['seconds']:g} s")
-    numbers = {"accuracy": None, "tested": 0, "steps": 0, "trained_length": None, **(outcome.value or {})}
-    return {"status": status, "message": message, **numbers}
+    numbers = {
+        "accuracy": None,
+        "tested": 0,
+        "steps": 0,
+        "trained_length": None,
+        "others": None,
+        **(outcome.value or {}),
+    }
+    return {"status": status, "message": message, **numbers, "disturbed": disturbs(numbers["others"], limits.threads)}
 
 
 def train_and_test(key: Record) -> Record:
@@ -93,6 +102,7 @@ def train_and_test(key: Record) -> Record:
             step(new_layer(build, case).train(), None, task, np.random.default_rng(0), device)
         model, random = new_layer(build, case).train(), np.random.default_rng([key["seed"], length])
         optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.01)
+        others = Others()
         begin, steps, recent, trained, size = time.monotonic(), 0, list[float](), 0, FIRST_LENGTH
         while (spent := time.monotonic() - begin) < key["seconds"]:
             # Falls with the time, not with steps, of which slow methods make few
@@ -102,8 +112,9 @@ def train_and_test(key: Record) -> Record:
             steps, trained = steps + 1, max(trained, size)
             if len(recent) >= RECENT and sum(recent[-RECENT:]) >= SOLVED * RECENT and size < length:
                 size, recent = min(2 * size, length), []
+        share = others.share()
         accuracy, tested = accuracy_on(model.eval(), task, key)
-    return {"accuracy": accuracy, "tested": tested, "steps": steps, "trained_length": trained}
+    return {"accuracy": accuracy, "tested": tested, "steps": steps, "trained_length": trained, "others": share}
 
 
 def batch(task: Recall, count: int, random: np.random.Generator, device: str) -> tuple[Tensor, Tensor]:
@@ -155,6 +166,13 @@ def report(recorder: Recorder, records: Sequence[Record], options: argparse.Name
             if record["status"] == "failed"
         ),
     ]
+    disturbed = [record for record in records if record.get("disturbed")]
+    if disturbed:
+        most = max(record["others"] for record in disturbed)
+        notes.append(
+            f"~ marks {len(disturbed)} trainings that made fewer steps in their time, as other programs took up to "
+            f"{most:.0%} of the cores"
+        )
     show([Table(title, ("", *(f"{length:,}" for length in lengths)), tuple(rows))], notes, recorder)
     if any(record["status"] == "measured" for record in records):
         draw(recorder.file.with_suffix(".png"), title, records, options)
@@ -167,7 +185,8 @@ def cell(record: Record | None) -> str:
     if record["status"] != "measured":
         return record["status"]
     short = record["trained_length"] < record["key"]["length"]
-    return f"{100 * record['accuracy']:.1f} %" + f" ({record['trained_length']:,})" * short
+    found = f"{100 * record['accuracy']:.1f} %" + f" ({record['trained_length']:,})" * short
+    return f"~ {found}" if record.get("disturbed") else found
 
 
 def draw(file: Path, title: str, records: Sequence[Record], options: argparse.Namespace) -> None:

@@ -31,16 +31,20 @@ from lambda_seq.tasks.callbacks.checkpoints import SeededSteps
 from lambda_seq.tasks.callbacks.ending import Ending
 from lambda_seq.tasks.callbacks.resuming import Resuming
 from lambda_seq.tasks.callbacks.samples import TextSamples
+from lambda_seq.tasks.callbacks.step_memory import MemoryNote
 from lambda_seq.tasks.callbacks.throughput import ProgressBar, Throughput
 from lambda_seq.tasks.checkpointing.choosing import chosen_checkpoint
 from lambda_seq.tasks.checkpointing.options import class_at, flattened
 from lambda_seq.tasks.checkpointing.runs import alone
 from lambda_seq.tasks.checkpointing.storage import BEST, LAST, AtomicCheckpoints, check_places
 from lambda_seq.tasks.classification import Classification
+from lambda_seq.tasks.command_line.parser import TRACEBACK, Parser
+from lambda_seq.tasks.command_line.short_help import answer, asked, without
 from lambda_seq.tasks.configurations import located
 from lambda_seq.tasks.data import Data
 from lambda_seq.tasks.export import export
 from lambda_seq.tasks.language_modelling import LanguageModelling
+from lambda_seq.tasks.memory.advice import naming_options
 from lambda_seq.tasks.old_names import PARSER_MODE, renamed_words
 from lambda_seq.tasks.pretraining import MaskedPretraining
 from lambda_seq.tasks.recipes.choosing import say
@@ -57,10 +61,8 @@ from lambda_seq.tasks.training import Training, whole
 # A config names data modules and tasks by their class alone, as long as these are imported
 __all__ = ["Classification", "LambdaCLI", "LanguageModelling", "MaskedPretraining", "TextSamples", "main"]
 
-TRACEBACK = "LAMBDA_SEQ_TRACEBACK"
-
 ERRORS = (  # of what was given, whose message says all
-    *(ValueError, TypeError, OSError, FloatingPointError, ModuleNotFoundError),
+    *(ValueError, TypeError, OSError, FloatingPointError, ModuleNotFoundError, MemoryError),
     *(UnpicklingError, MisconfigurationException),
 )
 
@@ -75,14 +77,6 @@ EXPECTED = (
     "Total length of `list` across ranks is zero",  # validation that is switched off
     "The number of training batches .* is smaller than the logging interval",  # of a small data set
 )
-
-
-class Parser(LightningArgumentParser):
-    """A parser whose models have no option `facts`, which the data say."""
-
-    def add_subclass_arguments(self, *given: Any, **options: Any) -> Any:
-        """As usual, but for `facts`."""
-        return super().add_subclass_arguments(*given, **({"skip": {"facts"}} | options))
 
 
 class LambdaCLI(LightningCLI):
@@ -108,6 +102,9 @@ class LambdaCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse; configurations may be named, and classes as versions before called them."""
         given = sys.argv[1:] if args is None else args
+        if args is None and asked(sys.argv[1:]):
+            # Private to Lightning: the parser of a command
+            answer(parser, self._parser, renamed_words(located(without(sys.argv[1:]))))  # and ends
         self._following = Following(parser, renamed_words(located(given)))  # type: ignore[arg-type]
         self._checkpoint: list[str | None] = []  # that is meant, once it is known
         if prints := self._following.put_aside():
@@ -223,6 +220,8 @@ class LambdaCLI(LightningCLI):
             callbacks.append(Resuming(options, self._get(self.config, "ckpt_path")))
             ends = {"tests": self._get(self.config, "test_after_fit"), "exports": self._get(self.config, "export")}
             callbacks.append(Ending(**ends, keeps=self._keeps(trainer)))
+            summary, shared = trainer.enable_model_summary is not False, self._get(self.config, "sequence_parallel") > 1
+            callbacks.append(MemoryNote(summary and not trainer.barebones, shared))
             decay = self._get(self.config_init, "ema_decay")
             if decay is not None:
                 callbacks.append(WeightEMA(decay))
@@ -255,7 +254,7 @@ class LambdaCLI(LightningCLI):
         if not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             check_places(*self._places(subcommand))
         check_port(self.trainer)
-        with ExitStack() as lock:
+        with naming_options(self.datamodule, self.trainer), ExitStack() as lock:
             if subcommand == "fit" and rank_zero_only.rank == 0 and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
                 folders = [self._get(self.config, name) for name in ("output_dir", "best.dirpath", "last.dirpath")]
                 lock.enter_context(alone(map(Path, folders)))

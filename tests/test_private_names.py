@@ -63,6 +63,15 @@ PRIVATE = {
     "_pytree": Private(
         "torch.utils", ("lambda_seq/functional/states.py",), "torch.export.register_dataclass makes children of numbers"
     ),
+    "_actions": Private(
+        "argparse:ArgumentParser", ("tasks/command_line/short_help.py",), "no public way to ask what options are for"
+    ),
+    "_subclasses": Private(
+        "torch", ("tasks/memory/estimate.py",), "the documented FakeTensorMode is in no public module"
+    ),
+    "_python_dispatch": Private(
+        "torch.utils", ("tasks/memory/estimate.py",), "the documented TorchDispatchMode is in no public module"
+    ),
     "_version": Private(
         "torch:Tensor", ("lambda_seq/layers/positions/kept.py",), "no public count of changes in place, as autograd has"
     ),

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 LIBC = ctypes.CDLL(None)
+DISTURBING = 0.2  # share of the cores that a measurement needs which others may take
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
@@ -117,6 +118,36 @@ def busy_seconds() -> float | None:
     except (OSError, ValueError):
         return None
     return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
+
+
+class Others:
+    """What other programs do on this machine from here on; time that a host machine takes counts with them."""
+
+    def __init__(self) -> None:
+        self._begin, self._busy, self._own = time.perf_counter(), busy_seconds(), time.process_time()
+
+    def share(self) -> float | None:
+        """Their share of all cores, from 0 to 1; None where not known."""
+        busy = busy_seconds()
+        if busy is None or self._busy is None:
+            return None
+        whole = (time.perf_counter() - self._begin) * (os.cpu_count() or 1)
+        return max(0.0, (busy - self._busy - (time.process_time() - self._own)) / whole)
+
+
+def disturbs(share: float | None, threads: int) -> bool:
+    """Whether others leave so few cores that a measurement with so many threads has to share them."""
+    cores = os.cpu_count() or 1
+    return share is not None and share * cores > cores - min(threads, cores) + DISTURBING * min(threads, cores)
+
+
+def load() -> str:
+    """How busy the machine is, in words; "" where not known, and where it is not."""
+    with suppress(OSError, AttributeError):
+        wanted, cores = os.getloadavg()[0], os.cpu_count() or 1
+        if wanted > DISTURBING * cores:
+            return f"the machine is busy: its load is {wanted:.1f}, of {cores} cores"
+    return ""
 
 
 def available_memory() -> int:

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
-import os
 import signal
 import statistics
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -22,7 +20,7 @@ from typing import Any, Literal
 
 import torch
 
-from benchmarks.machine import Peak, budget, busy_seconds, give_back_freed, timed
+from benchmarks.machine import Others, Peak, budget, give_back_freed, timed
 
 Step = Callable[[], object]
 Status = Literal[
@@ -176,17 +174,14 @@ def _measure_here(job: Job, limits: Limits) -> dict[str, Any]:
         step = job.prepare()
         give_back_freed(at_once=True)
         memory = Peak(limits.device)
-        begin, busy, own = time.perf_counter(), busy_seconds(), time.process_time()
+        others = Others()
         times = [timed(step, limits.device)]
         peak, total = memory.read()
         give_back_freed(at_once=False)
         while sum(times) < limits.seconds or (len(times) < 3 and sum(times) < 10):
             times.append(timed(step, limits.device))
-    others = None
-    if busy is not None:
-        wall = (time.perf_counter() - begin) * (os.cpu_count() or 1)
-        others = max(0.0, ((busy_seconds() or busy) - busy - (time.process_time() - own)) / wall)
+    share = others.share()
     held = memory.read()[0]
     return asdict(
-        Measurement("measured", "", min(times), statistics.median(times), len(times), peak, total, held, others)
+        Measurement("measured", "", min(times), statistics.median(times), len(times), peak, total, held, share)
     )

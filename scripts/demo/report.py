@@ -108,7 +108,12 @@ def _live_cell(cell: Record | None) -> str:
         return ""
     if cell["status"] != "measured":
         return f"[red]{NAMES.get(cell['status'], cell['status'])}[/red]"
-    return f"{_tight(size(cell['peak_bytes']))}\n[dim]{_tight(seconds(cell['seconds']))}[/dim]"
+    return f"{_tight(size(cell['peak_bytes']))}\n[dim]{mark(cell)}{_tight(seconds(cell['seconds']))}[/dim]"
+
+
+def mark(cell: Record) -> str:
+    """ "~" in front of a time that was disturbed."""
+    return "~" if cell.get("disturbed") else ""
 
 
 def _tight(text: str) -> str:
@@ -135,7 +140,7 @@ def summary(results: Results, section: str) -> Table:
                 SECTIONS[section].label(name),
                 size_text(last["key"]["size"]) if last else "–",
                 size(last["peak_bytes"]) if last else "",
-                seconds(last["seconds"]) if last else "",
+                mark(last) + seconds(last["seconds"]) if last else "",
                 *(f"{value:.2f}" if value is not None else "" for value in slopes),
                 "; ".join(ends),
             )
@@ -156,7 +161,9 @@ def whole(results: Results, section: str) -> Table:
 def _cell(cell: Record | None) -> str:
     if cell is None:
         return ""
-    return f"{size(cell['peak_bytes'])}, {seconds(cell['seconds'])}" if cell["status"] == "measured" else cell["status"]
+    if cell["status"] != "measured":
+        return str(cell["status"])
+    return f"{size(cell['peak_bytes'])}, {mark(cell)}{seconds(cell['seconds'])}"
 
 
 # Notes
@@ -181,7 +188,23 @@ def notes(results: Results) -> list[str]:
                     f"{title}, {SECTIONS[section].label(name)}: {worst:.2f} times the peak of fused attention at most "
                     f"(at {where:,}), over {len(ratios)} lengths, of which attention's is predicted at {guessed}"
                 )
-    return [*lines, *prediction_notes(results)]
+    return [*lines, *prediction_notes(results), *load_notes(results)]
+
+
+def load_notes(results: Results) -> list[str]:
+    """What other programs took of the machine while cells were measured."""
+    shares, again, marked = [], 0, 0
+    for one in results.records:
+        if one.get("others") is not None:
+            shares.append(one["others"])
+            again, marked = again + (one.get("taken", 1) > 1), marked + bool(one.get("disturbed"))
+    if not shares:
+        return []
+    line = f"Other programs took {median(shares):.0%} of the cores (median of {len(shares)} cells), at most"
+    line += f" {max(shares):.0%}"
+    if again:
+        line += f"; {again} cells were disturbed and measured again, {marked} of them in vain: ~ marks their times"
+    return [line]
 
 
 def prediction_notes(results: Results) -> list[str]:
@@ -247,6 +270,8 @@ def write_csv(file: Path, results: Results) -> None:
                 "peak_bytes",
                 "seconds",
                 "repeats",
+                "others",
+                "disturbed",
                 "predicted_peak_bytes",
                 "predicted_seconds",
                 "message",
@@ -263,7 +288,9 @@ def write_csv(file: Path, results: Results) -> None:
                     cell = cells.get(lengths, {"status": "predicted" if expected[0] else "not run", "message": ""})
                     count = lengths[0] if len(lengths) == 1 else lengths[0] * lengths[1]
                     guesses = [f"{one(count):.6g}" if one else "" for one in expected]
-                    row = [cell.get(one) for one in ("status", "peak_bytes", "seconds", "repeats")]
+                    row = [
+                        cell.get(one) for one in ("status", "peak_bytes", "seconds", "repeats", "others", "disturbed")
+                    ]
                     writer.writerow(
                         [section, name, "x".join(map(str, lengths)), count, *row, *guesses, cell["message"]]
                     )

@@ -17,6 +17,9 @@ def test_mine():
     assert layer().dim_out == 8
 """
 DATA = "from lambda_seq.tasks.data import ImageData\n\n\nclass MyData(ImageData):\n    '''Data of mine.'''\n"
+TASK = (
+    "from lambda_seq.tasks.classification import Classification\n\n\nclass MyTask(Classification):\n    '''Mine.'''\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +60,16 @@ def test_the_command_line_in_it(programs, folder):
     shown, _ = run(programs / "python", "-m", "lambda_seq", *command, "--print_config", cwd=folder)
     assert "class_path: tasks.data.MyData" in shown
     assert "class_path: lambda_seq.tasks.classification.Classification" in shown
+
+
+def test_own_classes_of_a_folder_with_tasks_py(programs, tmp_path):
+    """Of data and of a task, by the program, which Python starts in another folder."""
+    (tmp_path / "tasks.py").write_text(DATA)
+    (tmp_path / "mine.py").write_text(TASK)
+    words = ["fit", "--config", "digits", "--data=tasks.MyData", "--data.path=x", "--model=mine.MyTask"]
+    shown, _ = run(programs / "lambda-seq", *words, "--print_config", cwd=tmp_path)
+    assert "class_path: tasks.MyData" in shown
+    assert "class_path: mine.MyTask" in shown
 
 
 def test_an_unknown_configuration_is_said_at_once(programs, tmp_path):

@@ -101,6 +101,45 @@ def test_a_cell_is_measured():
     assert found["repeats"] == 1
 
 
+@pytest.mark.parametrize(
+    ("shares", "times", "taken", "seconds", "disturbed"),
+    [
+        ([0.0], [3], 1, 3, False),
+        ([1.0, 0.0], [3, 4], 2, 4, False),  # the undisturbed one counts
+        ([1.0, 0.9], [5, 3], 2, 3, True),
+        ([1.0, None], [5, None], 2, 5, True),  # the second one failed
+    ],
+)
+def test_what_is_disturbed_is_measured_again_once(monkeypatch, shares, times, taken, seconds, disturbed):
+    made = iter(zip(shares, times, strict=True))
+
+    def once(*_):
+        share, time = next(made)
+        return {"status": "failed" if time is None else "measured", "seconds": time, "others": share}
+
+    monkeypatch.setattr(cells, "_measure_once", once)
+    found = cells.measure({}, PATIENCE, replace(LIMITS, threads=os.cpu_count()))
+    assert (found.get("taken", 1), found["seconds"], found["disturbed"]) == (taken, seconds, disturbed)
+    assert next(made, None) is None
+
+
+def test_the_load_stands_beside_the_figures():
+    times = {"peak_bytes": 2**20, "seconds": 0.5}
+    found = [record("layer", "fused", 32, **times, others=0.01, disturbed=False)]
+    found.append(record("layer", "fused", 64, **times, others=0.7, disturbed=True, taken=2))
+    results = demo_report.Results(["layer"], [(32,), (64,)], found, 2**30)
+    (line,) = demo_report.load_notes(results)
+    assert line.startswith(
+        "Other programs took 36% of the cores (median of 2 cells), at most 70%; 1 cells were disturbed"
+    )
+    assert line in demo_report.notes(results)
+    row = demo_report.whole(results, "layer").rows[0]
+    assert "~" not in row[1]
+    assert "~500 ms" in row[2]
+    assert "~500 ms" in demo_report.summary(results, "layer").rows[0]
+    assert demo_report.load_notes(replace(results, records=[])) == []
+
+
 @pytest.mark.parametrize("name", ["materialised", "published"])
 def test_out_of_memory_is_reached(name):
     case = replace(CASE, size=(4096,))

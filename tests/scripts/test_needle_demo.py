@@ -1,6 +1,7 @@
 """Needle retrieval by each method."""
 
 import json
+import os
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -9,7 +10,7 @@ import needle_demo
 import numpy as np
 import pytest
 import torch
-from benchmarks.measuring import Limits
+from benchmarks.measuring import Limits, Outcome
 from demo.layers import METHODS
 from paths import ROOT
 
@@ -55,6 +56,16 @@ def test_sequences_have_one_key_and_many_values():
         assert sequence[:-2].count(2) == 1
         assert sequence[sequence.index(2) + 1] == 3 + value
         assert 180 < sum(3 <= token < 3 + needle_demo.VALUES for token in sequence) < 320
+
+
+def test_a_disturbed_training_is_marked(monkeypatch):
+    numbers = {"accuracy": 0.5, "tested": 2, "steps": 1, "trained_length": 64, "others": 0.9}
+    monkeypatch.setattr(needle_demo, "in_fresh_process", lambda *_, **__: Outcome("measured", value=numbers))
+    limits = Limits(2**26, 120, threads=os.cpu_count())
+    found = needle_demo.measure(key("content", 64), limits)
+    assert needle_demo.cell({"key": {"length": 64}, **found}) == "~ 50.0 %"
+    numbers["others"] = 0.0
+    assert needle_demo.cell({"key": {"length": 64}, **needle_demo.measure(key("content", 64), limits)}) == "50.0 %"
 
 
 @pytest.mark.slow

@@ -24,6 +24,10 @@ IMAGE_NAMES = ("image", "img", "picture", "photo", "pixels", *PATH_NAMES)  # of 
 CROPPED_FROM = 8 / 7  # size of pictures that are cropped to size 1: 256 pixels for 224
 SAMPLE = 500  # training images that size, channels, mean and std are measured on
 
+LARGE, LONG_SEQUENCE = (
+    (256, 224),
+    (96, 64),
+)  # shorter edge from which on pictures are resized, and to which, unless asked
 AUGMENTATION = 1  # tells the seed of these draws from others
 
 
@@ -43,7 +47,8 @@ class ImageData(MediaData):
         batch_size: images per step and device.
         num_workers: processes that decode images; 0 decodes in the training process.
         image_size: height and width after resizing, an int or a pair; images keep their aspect, what sticks out is cut
-            off. Default: their own size if all have the same, else the median.
+            off. Default: their own size if all have the same, else the median; where the shorter edge of that has more
+            than 256 pixels, as photos have, it becomes 224 (of sequences, more than 96: 64).
         crop_padding: pixels of black border for random crops of the original size while training, at most half of the
             shorter edge; 0 for none.
         flip: mirror half of the images left to right while training; not for digits or letters.
@@ -146,14 +151,7 @@ class ImageData(MediaData):
         sizes = np.array([found.size for found in looks])
         size = self.image_size
         if size is None:
-            height, width = np.median(sizes, axis=0).astype(int)
-            size = (int(height), int(width))
-            if (sizes != sizes[0]).any():
-                least, most, chosen = ("×".join(map(str, edge)) for edge in (sizes.min(0), sizes.max(0), size))
-                note(
-                    f"path={self.path!r}: images have different sizes, {least} to {most}: all are resized to {chosen}. "
-                    "Choose with --data.image_size"
-                )
+            size = self._chosen_size(sizes)
         of = f"path={self.path!r}: of the {len(looks)} training images looked at"
         if transparent := sum(found.transparent for found in looks):
             note(f"{of}, {transparent} are transparent: put on {self.background}. Choose with --data.background")
@@ -161,6 +159,23 @@ class ImageData(MediaData):
             note(f"{of}, {moving} have several frames or pages: the first one is taken")
         channels = 1 if self.grey or all(found.grey for found in looks) else 3
         return Decoder(size, channels, self.background, self._full_scale(self._sampled(), looks))
+
+    def _chosen_size(self, sizes: np.ndarray) -> tuple[int, int]:
+        """The size of pictures, the median if they differ, smaller if that is large: a batch has to fit into memory."""
+        height, width = np.median(sizes, axis=0).astype(int).tolist()
+        most, edge = (LONG_SEQUENCE if self.as_sequence else LARGE), min(height, width)
+        least, greatest = ("×".join(map(str, size)) for size in (sizes.min(0), sizes.max(0)))
+        differ, large = bool((sizes != sizes[0]).any()), edge > most[0]
+        if large:
+            height, width = (max(round(side * most[1] / edge), 1) for side in (height, width))
+        if differ or large:
+            found = f"have different sizes, {least} to {greatest}" if differ else f"have {least} pixels"
+            why = " (they are large for a batch)" if large else ""
+            note(
+                f"path={self.path!r}: images {found}: all are resized to {height}×{width}{why}. "
+                "Choose with --data.image_size"
+            )
+        return height, width
 
     def _full_scale(self, pictures: Pictures, looks: list[Look]) -> float | None:
         """The number that is white in images of more than 8 bits; None if there are none."""

@@ -204,3 +204,21 @@ def test_pictures_of_a_relative_folder_that_holds_one_of_its_own_name(tmp_path, 
 def test_sizes_that_are_none(size):
     with pytest.raises(ValueError, match=r"image_size=.*: expected a number of pixels, at least 1, or two such"):
         ImageData("x", image_size=size)
+
+
+@pytest.mark.parametrize(
+    ("size", "sequence", "wanted"),
+    [
+        ((374, 500), False, (224, 299)),
+        ((300, 260), False, (258, 224)),
+        ((256, 300), False, (256, 300)),
+        ((128, 96), True, (128, 96)),
+        ((374, 500), True, (64, 86)),
+    ],
+)
+def test_photos_get_a_size_that_fits_into_memory(tmp_path, caplog, size, sequence, wanted):
+    folder = image_folder(tmp_path / "photos", {"": 2}, size=size)
+    assert ImageData(str(folder), as_sequence=sequence).decoder.size == wanted
+    said = [record.message for record in caplog.records if "large for a batch" in record.message]
+    assert len(said) == (wanted != size)
+    assert ImageData(str(folder), image_size=size, as_sequence=sequence).decoder.size == size

@@ -1,0 +1,40 @@
+"""The parser of the command line: its options, and one line for a mistake."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any, NoReturn
+
+from lightning.pytorch.cli import LightningArgumentParser
+
+from lambda_seq.tasks.command_line.mistakes import in_a_line
+
+TRACEBACK = "LAMBDA_SEQ_TRACEBACK"
+
+
+class Parser(LightningArgumentParser):
+    """A parser whose models have no option `facts`, which the data say, and whose errors are one line."""
+
+    def __init__(self, *given: Any, **options: Any) -> None:
+        """As usual, but options have to be written out: a part of a name may be another tomorrow."""
+        super().__init__(*given, **({"allow_abbrev": False} | options))
+
+    def add_subclass_arguments(self, *given: Any, **options: Any) -> Any:
+        """As usual, but for `facts`."""
+        return super().add_subclass_arguments(*given, **({"skip": {"facts"}} | options))
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """End with what is wrong, and the nearest names, in one line; with LAMBDA_SEQ_TRACEBACK=1 as jsonargparse does.
+
+        Raises:
+            SystemExit: always, with status 2.
+        """
+        if os.environ.get(TRACEBACK) or not self.exit_on_error:
+            super().error(message, ex)
+        try:
+            line = in_a_line(message, getattr(ex, "subcommand_parser", None) or self, sys.argv[1:])
+        except Exception:  # what is wrong must be said, even if nothing better is found
+            line = message
+        print(f"error: {line}", file=sys.stderr)
+        self.exit(2)
