@@ -105,12 +105,11 @@ class AfterFit:
 
     def _validated(self, trained: Mapping[str, Any]) -> dict[str, float]:
         """Figures of validation as the best checkpoint was kept; without one those that training ended with."""
-        points = self.points
-        if self.best and (scores := points.get(self.kept.monitor)):
+        if self.best and (scores := self.points.get(self.kept.monitor)):
             score = float(self.kept.best_model_score)
-            step = min(scores, key=lambda point: abs(point[1] - score))[0]
-            found = {name: dict(map(tuple, pairs)).get(step) for name, pairs in points.items()}  # type: ignore[arg-type]
-            return {name: value for name, value in found.items() if name.startswith("val/") and value is not None}
+            best = min(scores, key=lambda point: abs(point[1] - score))[0]
+            validated = {name: found for name, found in self.points.items() if name.startswith("val/")}
+            return {name: value for name, found in validated.items() for step, value in found if step == best}
         return {name: float(value) for name, value in trained.items() if not name.endswith(("_step", "_per_second"))}
 
     def _left(self, model: Path | None) -> dict[str, str]:

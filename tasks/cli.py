@@ -141,8 +141,9 @@ class LambdaCLI(LightningCLI):
         """Refuse to write where that is not possible, or where it would replace what another run has left."""
         check_places(*self._places(subcommand))
         if subcommand == "fit" and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-            folders = [Path(self._get(self.config, name)) for name in ("output_dir", "best.dirpath", "last.dirpath")]
-            check_replaces(*folders, self._asked, overwrite=self._get(self.config, "overwrite"))
+            options = self.config[subcommand]
+            output, best, last = map(Path, (options.output_dir, options.best.dirpath, options.last.dirpath))
+            check_replaces(output, best, last, self._asked, overwrite=options.overwrite)
 
     def _complete(self) -> None:
         """Fill in the paths that depend on the output folder and which checkpoint is meant; set the threads."""

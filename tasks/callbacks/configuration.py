@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.trainer.states import TrainerFn
 
 CONFIG = "config.yaml"
 
@@ -14,8 +15,8 @@ CONFIG = "config.yaml"
 class SavedConfig(SaveConfigCallback):
     """Lightning's, which puts options among a logger's files, and those of a fit into OUTPUT_DIR/config.yaml as well.
 
-    Commands without loggers write theirs to OUTPUT_DIR under a name of their own, as test_config.yaml. Permission to
-    replace an earlier run is for one command alone, and is not kept.
+    Commands without loggers write theirs to OUTPUT_DIR under a name of their own, such as test_config.yaml. That an
+    earlier run may be replaced is said for one command alone, and is not kept.
     """
 
     def __init__(self, parser: Any, config: Any, **options: Any) -> None:
@@ -24,7 +25,7 @@ class SavedConfig(SaveConfigCallback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Save, before anything is trained."""
-        self.config_filename = CONFIG if stage == "fit" else f"{stage}_{CONFIG}"
+        self.config_filename = CONFIG if stage == "fit" else f"{TrainerFn(stage).value}_{CONFIG}"
         super().setup(trainer, pl_module, stage)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

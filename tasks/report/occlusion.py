@@ -56,7 +56,7 @@ def explained(task: Training, data: Any, split: str, wrong: Sequence[Wrong], dev
             if pieces and time.monotonic() - begun < SECONDS:
                 found.append(occluded(task, one, pieces, tokens.pad))
             else:
-                found.append(pieces and [Part("".join(text for text, _ in pieces), None)])
+                found.append([Part("".join(text for text, _ in pieces), None)] if pieces else None)
     finally:
         task.to(before)
     return found
@@ -125,5 +125,5 @@ def _answers(task: Training, inputs: Sequence[Tensor], padding: int) -> Iterable
     for begin in range(0, len(inputs), size):
         items = [{"x": ids, "id": ""} for ids in inputs[begin : begin + size]]
         batch = pad(items, multiple=1, most=None, value=padding)
-        logits = task({name: batch[name].to(task.device) for name in ("x", "mask")})  # type: ignore[literal-required]
+        logits = task({name: batch[name].to(task.device) for name in ("x", "mask")})
         yield task.network.objective.answers(logits.float()).cpu()

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from torch.distributed.fsdp import FSDPModule
 
 import lambda_seq
 from lambda_seq.models.inputs import INPUTS
@@ -195,7 +196,7 @@ def classes(split: Mapping[str, Any], data: Any) -> dict[str, Any]:
 
 def confused(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> list[dict[str, Any]]:
     """The classes that are mistaken for others most often."""
-    pairs = [
+    pairs: list[dict[str, Any]] = [
         {"label": labels[row], "answer": labels[column], "rows": count, "share": count / sum(counts)}
         for row, counts in enumerate(matrix)
         for column, count in enumerate(counts)
@@ -230,8 +231,10 @@ def mistakes(run: Run) -> list[dict[str, Any]]:
     wrong, split = run.findings.wrong, (run.split or {}).get("split", "test")
     if not wrong:
         return []
-    alone = run.trainer.strategy.launcher is None or run.trainer.world_size == 1
-    parts = explained(run.task, run.data, split, wrong, run.trainer.strategy.root_device) if alone else None
+    strategy = run.trainer.strategy
+    # A network whose weights, or sequences, are spread over processes answers only if all of them ask
+    together = isinstance(run.task, FSDPModule) or getattr(strategy, "data_group", None) is not None
+    parts = None if together else explained(run.task, run.data, split, wrong, strategy.root_device)
     labels, size = run.task.labels, getattr(getattr(run.data, "decoder", None), "size", None)
     found = []
     for place, one in enumerate(wrong):

@@ -6,7 +6,7 @@ from small_runs import Page, run
 
 @pytest.fixture(scope="session")
 def pages(tmp_path_factory):
-    """A run of each kind, made when it is first asked for. Each input of a test has both labels: one answer is wrong."""
+    """A run of each kind, made when it is first asked for."""
     made: dict[str, Page] = {}
 
     def page(kind: str) -> Page:

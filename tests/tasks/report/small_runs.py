@@ -31,7 +31,7 @@ class Page(NamedTuple):
 
 
 def run(kind: str, folder: Path) -> Page:
-    """Fit, with the name of a class that has to be escaped."""
+    """Fit; each input of the test has both labels, so that one of its answers is wrong."""
     data = ambiguous(kind, folder / "data")
     config, *options = KINDS[kind]
     words = ("fit", "--config", config, f"--data.path={data}", f"--output_dir={folder / 'run'}", *options, *SHORT)

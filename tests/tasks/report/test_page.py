@@ -148,19 +148,9 @@ def test_a_browser_shows_all_of_it(pages, tmp_path, kind):
     file.write_text(pages(kind).html.replace("</head>", asked, 1), encoding="utf-8")
     grounds = set()
     for scheme in (0, 1):  # dark, light
-        options = (
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--enable-logging=stderr",
-            "--virtual-time-budget=8000",
-        )
-        options = (
-            *options,
-            f"--blink-settings=preferredColorScheme={scheme}",
-            f"--user-data-dir={tmp_path / 'profile'}",
-        )
-        command = [BROWSER, *options, "--window-size=390,800", "--dump-dom", file.as_uri()]
+        command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
+        command += [f"--blink-settings=preferredColorScheme={scheme}", f"--user-data-dir={tmp_path / 'profile'}"]
+        command += ["--virtual-time-budget=8000", "--window-size=390,800", "--dump-dom", file.as_uri()]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         assert ":CONSOLE" not in done.stderr
         found = json.loads(re.search(r"<output>(.*)</output>", done.stdout)[1])
