@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from commands import run
 from PIL import Image
 from small_data import SHORT, TINY_ENCODER, texts, write_jsonl
-from small_runs import KINDS
+from small_runs import KINDS, ambiguous
 
 from lambda_seq.tasks.report import page as pages_of
 from lambda_seq.tasks.report.page import confused, figures
@@ -162,6 +163,22 @@ def test_a_browser_shows_all_of_it(pages, tmp_path, kind):
         assert len(found["seconds"]) == 4 * (kind == "clips")
         grounds.add(found["ground"])
     assert len(grounds) == 2
+
+
+@pytest.mark.slow
+def test_two_processes_make_one_page(tmp_path, monkeypatch):
+    """Each row is counted once, and the mistakes of both are shown."""
+    monkeypatch.chdir(tmp_path)
+    config, *options = KINDS["pictures"]
+    both = ("--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp", "--output_dir=run")
+    data = ambiguous("pictures", tmp_path / "data")
+    printed = run("fit", "--config", config, f"--data.path={data}", *options, *SHORT, *both)
+    assert len(re.findall(r"^page +run/report.html$", printed, re.MULTILINE)) == 1
+    read = Reader(Path("run/report.html").read_text())
+    assert "figures of the test split, 8 rows" in read.words
+    assert "2 × " in read.words
+    names = [Path(one["alt"]).name.removeprefix("copied ") for one in read.of("img")]
+    assert sorted(names) == ["00.png", "00.png", "01.png", "01.png"]
 
 
 def test_without_a_test_split_it_is_of_validation(cli, tmp_path):
