@@ -20,7 +20,7 @@ class SavedConfig(SaveConfigCallback):
     """
 
     def __init__(self, parser: Any, config: Any, **options: Any) -> None:
-        super().__init__(parser, config.clone(with_meta=True), **options)
+        super().__init__(parser, config.clone(), **options)
         self.config.overwrite = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

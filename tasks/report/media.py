@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -61,7 +62,7 @@ def shown(x: Tensor, facts: Any, size: tuple[int, int] | None = None) -> dict[st
         facts: of its data.
         size: height and width of pictures whose pixels are in reading order.
     """
-    if x.ndim == 3:
+    if x.ndim == 3 and x.dtype == torch.uint8 and len(x) in (1, 3):
         return {"kind": "picture", **picture(x)}
     if facts.audio is not None and x.ndim == 1:
         return {"kind": "clip", **clip(x, facts.audio.sampling_rate)}

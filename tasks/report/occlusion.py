@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -50,13 +51,16 @@ def explained(task: Training, data: Any, split: str, wrong: Sequence[Wrong], dev
     found: list[list[Part] | None] = []
     begun, before = time.monotonic(), task.device
     task.to(device).eval()
+    # Each text has another length, for which a network would be compiled anew
+    eager = torch.compiler.set_stance("force_eager") if getattr(task, "compiles", False) else nullcontext()
     try:
-        for one in wrong:
-            pieces = pieces_of(one.x.numpy(), tokens, data, split, one.name)
-            if pieces and time.monotonic() - begun < SECONDS:
-                found.append(occluded(task, one, pieces, tokens.pad))
-            else:
-                found.append([Part("".join(text for text, _ in pieces), None)] if pieces else None)
+        with eager:
+            for one in wrong:
+                pieces = pieces_of(one.x.numpy(), tokens, data, split, one.name)
+                if pieces and time.monotonic() - begun < SECONDS:
+                    found.append(occluded(task, one, pieces, tokens.pad))
+                else:
+                    found.append([Part("".join(text for text, _ in pieces), None)] if pieces else None)
     finally:
         task.to(before)
     return found

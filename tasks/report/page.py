@@ -67,12 +67,12 @@ def write_page(run: Run, file: Path) -> Path | None:
     """Write the page of a run. What goes wrong is said, and costs the run nothing else."""
     try:
         text = render(context(run))
+        partial = file.with_name(file.name + PARTIAL)  # a kill leaves no half of a page
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(file)
     except Exception as error:  # the fit is done, and stays so
         print(f"{file} could not be made ({type(error).__name__}: {error}); all else of this fit is done")
         return None
-    partial = file.with_name(file.name + PARTIAL)  # a kill leaves no half of a page
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(file)
     return file
 
 
