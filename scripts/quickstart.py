@@ -21,7 +21,8 @@ def main(options: list[str]) -> None:
         return
     python = prepare(extras=["train"])
     for name in JOBS:
-        code = run(python, "lambda_seq", "fit", "--config", name, "--output_dir", f"outputs/{name}", *options)
+        fit = ("fit", "--config", name, "--output_dir", f"outputs/{name}", "--overwrite")
+        code = run(python, "lambda_seq", *fit, *options)
         if code:
             sys.exit(code)
     for name, what in JOBS.items():

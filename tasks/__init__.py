@@ -10,7 +10,7 @@ from importlib.util import find_spec
 
 AT_ONCE = (
     *("lightning", "jsonargparse", "torchmetrics", "datasets", "pyarrow", "yaml", "tokenizers", "PIL"),
-    *("soundfile", "soxr", "matplotlib", "rich"),
+    *("soundfile", "soxr", "matplotlib", "rich", "jinja2"),
 )
 WHERE_NEEDED = ("kornia", "scipy", "sklearn", "tensorboard")
 INSTALL = 'pip install "lambda-seq[train]"'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -21,13 +20,14 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins import CheckpointIO, LayerSync
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
-from torch.distributed.fsdp import FSDPModule
 
 from lambda_seq.tasks import INSTALL, WHERE_NEEDED
-from lambda_seq.tasks.baselines.command import beside, check_comparable, run, show
+from lambda_seq.tasks.after_fit import SUMMARY, AfterFit
+from lambda_seq.tasks.baselines.command import check_comparable, run
 from lambda_seq.tasks.baselines.fitted import FILE
 from lambda_seq.tasks.callbacks.averaging import WeightEMA
 from lambda_seq.tasks.callbacks.checkpoints import SeededSteps
+from lambda_seq.tasks.callbacks.configuration import SavedConfig
 from lambda_seq.tasks.callbacks.ending import Ending
 from lambda_seq.tasks.callbacks.resuming import Resuming
 from lambda_seq.tasks.callbacks.samples import TextSamples
@@ -35,20 +35,20 @@ from lambda_seq.tasks.callbacks.step_memory import MemoryNote
 from lambda_seq.tasks.callbacks.throughput import ProgressBar, Throughput
 from lambda_seq.tasks.checkpointing.choosing import chosen_checkpoint
 from lambda_seq.tasks.checkpointing.options import class_at, flattened
-from lambda_seq.tasks.checkpointing.runs import alone
-from lambda_seq.tasks.checkpointing.storage import BEST, LAST, AtomicCheckpoints, check_places
+from lambda_seq.tasks.checkpointing.runs import alone, check_replaces
+from lambda_seq.tasks.checkpointing.storage import AtomicCheckpoints, check_places
 from lambda_seq.tasks.classification import Classification
 from lambda_seq.tasks.command_line.parser import TRACEBACK, Parser
 from lambda_seq.tasks.command_line.short_help import answer, asked, without
 from lambda_seq.tasks.configurations import located
 from lambda_seq.tasks.data import Data
-from lambda_seq.tasks.export import export
 from lambda_seq.tasks.language_modelling import LanguageModelling
 from lambda_seq.tasks.memory.advice import naming_options
 from lambda_seq.tasks.old_names import PARSER_MODE, renamed_words
 from lambda_seq.tasks.pretraining import MaskedPretraining
 from lambda_seq.tasks.recipes.choosing import say
 from lambda_seq.tasks.recipes.following import Following
+from lambda_seq.tasks.report.findings import Findings
 from lambda_seq.tasks.run_options import add_run_options
 from lambda_seq.tasks.strategies.distributed import SyncedNorms
 from lambda_seq.tasks.strategies.processes import together
@@ -56,7 +56,6 @@ from lambda_seq.tasks.strategies.rendezvous import check_port, own_store
 from lambda_seq.tasks.strategies.sequence_parallel import make_strategy
 from lambda_seq.tasks.strategies.stopping import STOPPED, ending_when_asked
 from lambda_seq.tasks.trainers import CommandTrainer, given_callbacks, use_plain_values
-from lambda_seq.tasks.training import Training, whole
 
 # A config names data modules and tasks by their class alone, as long as these are imported
 __all__ = ["Classification", "LambdaCLI", "LanguageModelling", "MaskedPretraining", "TextSamples", "main"]
@@ -133,7 +132,15 @@ class LambdaCLI(LightningCLI):
         """Refuse callbacks and places for results that are wrong, before data are read."""
         given_callbacks(made.trainer.callbacks)
         if not made.trainer.fast_dev_run:
-            check_places(*self._places(str(self.subcommand)))
+            self._check_places(str(self.subcommand))
+
+    def _check_places(self, subcommand: str) -> None:
+        """Refuse to write where that is not possible, or where it would replace what another run has left."""
+        check_places(*self._places(subcommand))
+        if subcommand == "fit" and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            options = self.config[subcommand]
+            output, best, last = map(Path, (options.output_dir, options.best.dirpath, options.last.dirpath))
+            check_replaces(output, best, last, self._asked, overwrite=options.overwrite)
 
     def _complete(self) -> None:
         """Fill in the paths that depend on the output folder and which checkpoint is meant; set the threads."""
@@ -156,6 +163,7 @@ class LambdaCLI(LightningCLI):
         folders = Path(config.best.dirpath), Path(config.last.dirpath)
         if self.subcommand != "baseline":
             if not self._checkpoint:
+                self._asked = config.ckpt_path
                 self._checkpoint.append(chosen_checkpoint(config.ckpt_path, *folders, fit=self.subcommand == "fit"))
             config.ckpt_path = self._checkpoint[0]
             config.weights_only = True
@@ -219,7 +227,8 @@ class LambdaCLI(LightningCLI):
             options = flattened(self.config[self.subcommand].as_dict())
             callbacks.append(Resuming(options, self._get(self.config, "ckpt_path")))
             ends = {"tests": self._get(self.config, "test_after_fit"), "exports": self._get(self.config, "export")}
-            callbacks.append(Ending(**ends, keeps=self._keeps(trainer)))
+            folder = Path(self._get(self.config, "last.dirpath"))
+            callbacks += [Ending(**ends, keeps=self._keeps(trainer), folder=folder), Findings()]
             summary, shared = trainer.enable_model_summary is not False, self._get(self.config, "sequence_parallel") > 1
             callbacks.append(MemoryNote(summary and not trainer.barebones, shared))
             decay = self._get(self.config_init, "ema_decay")
@@ -232,11 +241,6 @@ class LambdaCLI(LightningCLI):
         if shows and not any(isinstance(callback, AnyProgressBar) for callback in callbacks):
             callbacks.append(ProgressBar())
         return callbacks
-
-    def _tests(self) -> bool:
-        """Whether fit ends with a test."""
-        wanted = self._get(self.config, "test_after_fit") and self.trainer.limit_test_batches != 0
-        return bool(wanted and self.datamodule.tested)
 
     # Private to Lightning: `before_fit` and `after_fit` cannot hold what is to be given back whatever ends the fit
     def _run_subcommand(self, subcommand: str) -> None:
@@ -252,7 +256,7 @@ class LambdaCLI(LightningCLI):
         if subcommand == "fit" and self._get(self.config, "baseline"):
             check_comparable(self.model)
         if not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-            check_places(*self._places(subcommand))
+            self._check_places(subcommand)
         check_port(self.trainer)
         with naming_options(self.datamodule, self.trainer), ExitStack() as lock:
             if subcommand == "fit" and rank_zero_only.rank == 0 and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -281,62 +285,13 @@ class LambdaCLI(LightningCLI):
         folders = {"output_dir": output} | {f"output_dir, its {name}": output / name for name in below} | reports
         return {
             "curves.path": Path(self._get(self.config, "curves.path")),
-            "output_dir": output / "summary.json",
+            "output_dir": output / SUMMARY,
         }, folders
 
     def after_fit(self) -> None:
-        """Test the best checkpoint, save its network by itself, and say what the run has left where.
-
-        Without validation, or without checkpoints, the last weights take its place.
-        """
-        trainer, output = self.trainer, Path(self._get(self.config, "output_dir"))
-        trainer_options, kept = (self._get(self.config_init, name) for name in ("trainer", "best"))
-        best = Path(kept.dirpath) / BEST if kept.best_model_path else None
-        tested: dict[str, Any] = {}
-        last = Path(self._get(self.config, "last").dirpath) / LAST if self._keeps(trainer_options) else None
-        if trainer.fast_dev_run or not trainer.global_step:  # type: ignore[attr-defined]
-            return
-        if self._tests():
-            # Weights that are spread over processes come from a file; others without validation are there
-            source = best or (last if isinstance(self.model, FSDPModule) else None)
-            for figures in trainer.test(self.model, datamodule=self.datamodule, ckpt_path=source, weights_only=True):
-                tested |= figures
-        if not trainer.is_global_zero:
-            return
-        files = {
-            "best checkpoint": best,
-            "last checkpoint": last,
-            "model": self._export(best, last, tested),
-            "curves": Path(self._get(self.config, "curves").path),
-        }
-        if tested:
-            reports = Path(self._get(self.config, "reports").folder)
-            files |= {"report": reports / "test_report.csv", "confusion matrix": reports / "test_confusion_matrix.png"}
-        left = {name: str(file) for name, file in files.items() if file and file.exists()}
-        _write(output / "summary.json", tested | left)
-        words = ""
-        if self._get(self.config, "baseline"):
-            baseline, words = beside(self.trainer, output, tested, kept)
-            tested = tested | baseline
-            _write(output / "summary.json", tested | left)
-        show(tested | left)
-        if words:
-            print(words)
-
-    def _export(self, best: Path | None, last: Path | None, tested: dict[str, float]) -> Path | None:
-        """The folder of the best network, or without validation of the last; none of a task that makes no model."""
-        if not self._get(self.config, "export") or not isinstance(self.model, Training) or not self.model.exports:
-            return None
-        metrics, source = tested, best or last
-        if isinstance(self.model, FSDPModule) and source:  # its weights are spread, those of the file are not
-            whole(self.model, source)
-        elif best and not tested:  # a test has loaded its weights already
-            self.model.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
-        if best and not tested:
-            kept = self._get(self.config_init, "best")
-            metrics = {kept.monitor: float(kept.best_model_score)}
-        folder = Path(self._get(self.config, "output_dir")) / "model"
-        return export(self.model, folder, source=getattr(self.datamodule, "path", ""), metrics=metrics)
+        """Test the best checkpoint, save its network by itself, and say what the run has left where."""
+        made = self.config_init[self.subcommand]
+        AfterFit(self.trainer, self.model, self.datamodule, made, keeps=self._keeps(made.trainer))()
 
 
 def main() -> None:
@@ -356,6 +311,7 @@ def main() -> None:
                 subclass_mode_data=True,
                 seed_everything_default=0,
                 auto_configure_optimizers=False,
+                save_config_callback=SavedConfig,
                 save_config_kwargs={"overwrite": True},
                 parser_class=Parser,
             )
@@ -378,10 +334,6 @@ def _message(error: BaseException) -> str:
     if "Original Traceback" in text:
         text = text.splitlines()[-1].partition(": ")[2]
     return text or type(error).__name__
-
-
-def _write(file: Path, summary: dict[str, Any]) -> None:
-    file.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
 
 
 def _monitor(class_path: str) -> tuple[str, str]:

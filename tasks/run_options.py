@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jsonargparse import ActionYesNo
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -19,7 +20,16 @@ def add_run_options(parser: LightningArgumentParser) -> None:
         type=str | None,
         default=None,
         help="Folder for checkpoints, logs, reports and predictions of the run (default: outputs/CONFIG_NAME). "
-        "A new fit in the same folder replaces its checkpoints, curves and samples.",
+        "A new fit is refused where another one has left results, unless it goes on with that (--ckpt_path last) or is "
+        "to replace it (--overwrite).",
+    )
+    parser.add_argument(
+        "--overwrite",
+        action=ActionYesNo,
+        nargs="?",
+        default=False,
+        help="Whether a new fit may replace the checkpoints, the model and the figures that an earlier one has left in "
+        "the folder.",
     )
     parser.add_argument(
         "--recipe",
@@ -33,7 +43,8 @@ def add_run_options(parser: LightningArgumentParser) -> None:
         "--test_after_fit",
         type=bool,
         default=True,
-        help="Whether fit ends with a test of the best checkpoint, or without validation of the last weights.",
+        help="Whether fit ends with a test of the best checkpoint, or without validation of the last weights. Where "
+        "there is no test split, a classification ends with the validation of the best checkpoint.",
     )
     parser.add_argument(
         "--export",
@@ -48,6 +59,12 @@ def add_run_options(parser: LightningArgumentParser) -> None:
         default=False,
         help="Whether fit ends with a simple baseline on the same data, whose figures stand beside the network's: "
         "what `lambda-seq baseline` does.",
+    )
+    parser.add_argument(
+        "--report",
+        type=bool,
+        default=True,
+        help="Whether fit ends with a page to look at, OUTPUT_DIR/report.html: figures, curves, mistakes, advice.",
     )
     parser.add_argument(
         "--threads",

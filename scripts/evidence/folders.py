@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-# Each start logs to a folder of its own, and what the configuration says of a start is not of the training.
-APART = ("checkpoints", "csv", "tensorboard", "config.yaml", "printed.txt", "hparams.yaml")
+# Each start logs to a folder of its own, and what configuration and report say of a start is not of the training: its
+# command, its seconds. The figures of the report are those of the other files.
+APART = ("checkpoints", "csv", "tensorboard", "config.yaml", "printed.txt", "hparams.yaml", "report.html")
 PLACE = "<folder>"  # in place of where a run lies
 
 

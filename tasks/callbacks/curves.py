@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib as mpl
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -41,9 +42,9 @@ class Curves(Callback):
             self._note("lr", trainer.global_step, trainer.optimizers[0].param_groups[0]["lr"])
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note loss and scores of the validation split."""
-        if not trainer.sanity_checking:
-            self._note_metrics(trainer, ("val/loss", *(f"val/{score}" for score in SCORES)))
+        """Note all figures of the validation split, of which loss and scores are drawn."""
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._note_metrics(trainer, tuple(name for name in trainer.callback_metrics if name.startswith("val/")))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note loss and scores of the epoch."""

@@ -34,10 +34,14 @@ class Reports(Callback):
         files: whether to write .csv and .json.
         picture: whether to draw the confusion matrix and the reliability diagram.
         folder: where to; default: OUTPUT_DIR.
+
+    Attributes:
+        newest: the report of the last validation or test, see `summarise`; None before one, or without classes.
     """
 
     def __init__(self, table: bool = True, files: bool = True, picture: bool = True, folder: str | None = None) -> None:
         self.table, self.files, self.picture, self.folder = table, files, picture, folder
+        self.newest: dict[str, Any] | None = None
         self._metrics: MetricCollection | None = None
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -69,8 +73,7 @@ class Reports(Callback):
 
     def _begin(self, module: LightningModule) -> None:
         labels = getattr(module, "labels", None)  # which only tasks have that tell classes apart
-        wanted = labels and (self.table or self.files or self.picture)
-        self._metrics = report_metrics(len(labels)).to(module.device) if labels and wanted else None
+        self._metrics = report_metrics(len(labels)).to(module.device) if labels else None
         if self._metrics is not None:
             count_in(self._metrics, getattr(module.trainer.strategy, "data_group", None))
 
@@ -87,7 +90,7 @@ class Reports(Callback):
             for name, value in trainer.callback_metrics.items()
             if name.startswith(f"{split}/")
         }
-        report = summarise(found, module.labels, split, metrics)  # type: ignore[arg-type]
+        report = self.newest = summarise(found, module.labels, split, metrics)  # type: ignore[arg-type]
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         if self.table:

@@ -35,7 +35,7 @@ COURSE = (
 # what it is made with, however that was given.
 SILENT = (
     *("ckpt_path", "config", "recipe", "output_dir", "test_after_fit", "export", "baseline", "weights_only"),
-    *("return_predictions", "best.dirpath", "last.", "curves.", "reports.", "predictions."),
+    *("overwrite", "report", "return_predictions", "best.dirpath", "last.", "curves.", "reports.", "predictions."),
     *("model.facts", "model.optimizer", "model.init_from"),
     *("trainer.default_root_dir", "trainer.enable_", "trainer.logger", "trainer.profiler", "trainer.num_sanity"),
     *("data.num_workers", "data.predict_path", "data.cache", SEED, EMA),

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,6 +75,42 @@ def begin(folders: Iterable[Path], begun: Path | None) -> None:
         partial = folder / (NOTE + PARTIAL)
         partial.write_text(json.dumps(noted) + "\n", encoding="utf-8")
         partial.replace(folder / NOTE)
+
+
+def check_replaces(output: Path, best: Path, last: Path, given: str | None, *, overwrite: bool) -> None:
+    """Refuse a run that would replace what an earlier one has left, unless that is asked for.
+
+    A run that goes on from a checkpoint in these folders replaces nothing but its own, and `--ckpt_path last` starts a
+    run as well as it continues one.
+
+    Args:
+        output: folder of the run.
+        best: folder of the best checkpoint.
+        last: folder of the last one.
+        given: the checkpoint that is asked for: path, "last", "best" or None.
+        overwrite: whether it is asked for.
+
+    Raises:
+        ValueError: there are results; says which, and what to give.
+    """
+    if overwrite or given in ("last", "best"):
+        return
+    if given is not None and Path(given).expanduser().resolve().parent in (best.resolve(), last.resolve()):
+        return
+    kept = (best / BEST, last / LAST, previous(last / LAST), output / "summary.json", output / "model")
+    left = [str(file) for file in kept if file.exists()]
+    if left:
+        raise ValueError(
+            f"output_dir={str(output)!r}: an earlier run has left {left[0]} there, which this one would replace; go on "
+            f"with it (--ckpt_path last), keep it and give another folder (--output_dir {free(output)}), or replace it "
+            "(--overwrite)"
+        )
+
+
+def free(folder: Path) -> Path:
+    """A folder beside this one that does not exist: NAME-2, or the next number."""
+    number = next(number for number in count(2) if not folder.with_name(f"{folder.name}-{number}").exists())
+    return folder.with_name(f"{folder.name}-{number}")
 
 
 def _belongs(file: Path, start: Path, run: Run) -> bool:

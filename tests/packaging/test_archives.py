@@ -44,8 +44,8 @@ def test_the_wheel_has_one_package_with_the_tasks_in_it(wheel):
     }
     assert len(names) == len(set(names))
     held = {name for name in names if name.startswith("lambda_seq/")}
-    tasks = {f"lambda_seq/{name}" for name in files("tasks", "*.py", "*.yaml", "*.md")}
-    assert "lambda_seq/tasks/configs/text_classification.yaml" in tasks
+    tasks = {f"lambda_seq/{name}" for name in files("tasks", "*.py", "*.yaml", "*.md", "*.html")}
+    assert {"lambda_seq/tasks/configs/text_classification.yaml", "lambda_seq/tasks/report/page.html"} <= tasks
     assert held == files("lambda_seq", "*.py") | tasks | {"lambda_seq/py.typed"}
 
 

@@ -77,7 +77,7 @@ def test_resumed_in_the_middle_of_an_epoch(cli, folder, options):
     cli(*command, "--output_dir=whole")
     whole = weights("whole")
     for step, workers in ((1, 0), (3, 2)):
-        cli(*command, "--output_dir=part", f"--trainer.max_steps={step}")
+        cli(*command, "--output_dir=part", f"--trainer.max_steps={step}", "--overwrite")
         cli(*command, "--output_dir=part", "--ckpt_path=last", f"--data.num_workers={workers}")
         part = weights("part")
         assert part.keys() == whole.keys()
@@ -137,7 +137,8 @@ def test_bad_files_are_named(cli, folder, workers):
     assert str(empty) in result.err
     text.unlink()
     empty.unlink()
-    for result in (cli(*command, code=1), cli(*command, "--data.verify=false", code=1)):  # when it is tested on
+    for options in ((), ("--data.verify=false", "--overwrite")):  # when it is tested on
+        result = cli(*command, *options, code=1)
         assert f"{cut}: damaged or cut off" in result.err
         assert "Traceback" not in result.err
 

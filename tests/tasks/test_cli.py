@@ -108,7 +108,8 @@ def test_bf16_clipping_seed_and_workers(cli, stories):
 
 def test_a_second_run_in_the_same_folder(cli, stories):
     cli("fit", *TEXTS, "--data.path", stories, *SHORT)
-    cli("fit", *TEXTS, "--data.path", stories, *SHORT)
+    assert "(--overwrite)" in cli("fit", *TEXTS, "--data.path", stories, *SHORT, code=1).err
+    cli("fit", *TEXTS, "--data.path", stories, *SHORT, "--overwrite")
     names = sorted(path.name for path in Path("outputs/text_classification/checkpoints").iterdir())
     assert names == ["best.ckpt", "last.ckpt", "run.json"]
     assert Path("outputs/text_classification/csv/version_0/metrics.csv").is_file()  # logs of both runs are kept

@@ -11,7 +11,7 @@ from evidence.folders import differences
 from lightning.pytorch.callbacks import ModelCheckpoint
 from small_data import QUIET, TINY_RESNET
 
-from lambda_seq.tasks import cli as command_line
+from lambda_seq.tasks import after_fit
 from lambda_seq.tasks.callbacks.curves import Curves
 from lambda_seq.tasks.classification import Classification
 
@@ -86,8 +86,9 @@ MOMENTS = {
     "as the last epoch ends": (Curves, "on_train_epoch_end", 2),
     "as the training ends": (Curves, "on_train_end", 1),
     "in the test": (Classification, "test_step", 2),
-    "in the export": (command_line, "export", 1),
-    "before the summary": (command_line.json, "dumps", 3),
+    "in the export": (after_fit, "export", 1),
+    "before the summary": (after_fit.json, "dumps", 3),
+    "in the report": (after_fit, "write_page", 1),
 }
 
 

@@ -89,7 +89,7 @@ def test_weights_of_another_training_keep_what_they_were_counted_in(cli, stories
     cli(*WORDS, "--data.path", stories, "--output_dir=first", "--trainer.max_epochs=1")
     other = write_jsonl(tmp_path / "other.jsonl", [row | {"text": f"{row['text']} more"} for row in texts(30)])
     for source in ("first/checkpoints/last.ckpt", "first/model"):
-        command = (*WORDS, "--data.path", other, "--output_dir=second", "--trainer.max_epochs=1")
+        command = (*WORDS, "--data.path", other, "--output_dir=second", "--trainer.max_epochs=1", "--overwrite")
         cli(*command, f"--model.init_from={source}")
         assert torch.equal(weights("second")["network.stem.weight"], weights("first")["network.stem.weight"])
     result = cli(*command, "--model.init_from=first/model", "--data.tokenizer=bytes", code=1)

@@ -1,10 +1,14 @@
-"""Tests of what is refused because a fit could not end as it should."""
+"""Tests of what is refused because a fit could not end as it should, and of what is said when it is broken off."""
 
+import shlex
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from small_data import SHORT, TINY_ENCODER
 
-from lambda_seq.tasks.callbacks.ending import Ending
+from lambda_seq.tasks.callbacks.ending import Ending, command_to_go_on
+from lambda_seq.tasks.classification import Classification
 from lambda_seq.tasks.strategies.distributed import ShardedStrategy
 
 
@@ -35,3 +39,55 @@ def test_weights_that_are_nowhere_whole_are_refused():
     ending(keeps=False, exports=False).setup(trainer(0, **spread), None, "fit")
     ending().setup(trainer(**spread), None, "fit")
     ending(keeps=False).setup(trainer(), None, "fit")
+
+
+@pytest.mark.parametrize(
+    ("given", "goes_on"),
+    [
+        ("lambda-seq fit --config x", "lambda-seq fit --config x --ckpt_path last"),
+        ("/bin/lambda-seq fit --ckpt_path best -c x", "lambda-seq fit -c x --ckpt_path last"),
+        ("lambda-seq fit --ckpt_path=a/b.ckpt --config x", "lambda-seq fit --config x --ckpt_path last"),
+        ("lambda-seq fit --overwrite --config x", "lambda-seq fit --config x --ckpt_path last"),
+        ("lambda-seq fit --overwrite true --config x", "lambda-seq fit --config x --ckpt_path last"),
+        ("lambda-seq fit --overwrite=true --a 'b c'", "lambda-seq fit --a 'b c' --ckpt_path last"),
+        ("there/tasks/cli.py fit --a b", "python -m lambda_seq fit --a b --ckpt_path last"),
+    ],
+)
+def test_the_command_that_goes_on(given, goes_on):
+    assert command_to_go_on(shlex.split(given)) == goes_on
+
+
+TEXTS = ("fit", "--config", "text_classification", "--data.batch_size=8", *TINY_ENCODER, *SHORT, "--output_dir=run")
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_a_fit_that_is_interrupted_in_its_test_goes_on(cli, stories, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Classification, "test_step", interrupt)
+        printed = cli(*TEXTS, "--data.path=stories", code=1).err
+    assert "interrupted when all was trained; what is missing follows" in printed
+    (line,) = [line for line in printed.splitlines() if line.startswith("go on with: ")]
+    words = shlex.split(line)[4:]  # behind "go on with: lambda-seq"
+    assert words == [*TEXTS, "--data.path=stories", "--ckpt_path", "last"]
+    cli(*words)
+    assert Path("run/summary.json").is_file()
+
+
+def test_what_is_saved_is_said(cli, stories, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Classification, "training_step", interrupt)
+        printed = cli(*TEXTS, "--data.path=stories", code=1).err
+    assert "interrupted after step 0; nothing is saved yet, and it begins anew" in printed
+    made = Classification.training_step
+
+    def late(task, batch, index):
+        if task.global_step == 3:
+            raise KeyboardInterrupt
+        return made(task, batch, index)
+
+    monkeypatch.setattr(Classification, "training_step", late)
+    printed = cli(*TEXTS, "--data.path=stories", "--last.every_n_train_steps=2", code=1).err
+    assert "interrupted after step 3; run/checkpoints/last.ckpt holds all until step 2" in printed

@@ -16,7 +16,7 @@ from lambda_seq.tasks.language_modelling import LanguageModelling
 
 # 24 pictures in batches of 4: 6 steps an epoch
 PICTURES = ("fit", "--config", "tasks/configs/image_classification.yaml", *TINY_RESNET, *QUIET, "--data.path=pictures")
-COMMON = ("--output_dir=run", "--test_after_fit=false", "--export=false")
+COMMON = ("--output_dir=run", "--test_after_fit=false", "--export=false", "--overwrite")
 IMAGES = (*PICTURES, *COMMON, "--data.batch_size=4", "--trainer.max_epochs=3")
 TEXTS = (
     *("fit", "--config", "tasks/configs/text_classification.yaml", *TINY_ENCODER, *QUIET, "--data.path=stories"),

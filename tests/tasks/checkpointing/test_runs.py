@@ -20,7 +20,7 @@ IMAGES = (
     *("--config", "tasks/configs/image_classification.yaml", *TINY_RESNET, *QUIET, "--data.batch_size=6"),
     *("--data.path=pictures", "--trainer.num_sanity_val_steps=0", "--output_dir=run"),
 )
-FIT = ("fit", *IMAGES, "--test_after_fit=false", "--export=false", "--trainer.max_epochs=1")
+FIT = ("fit", *IMAGES, "--test_after_fit=false", "--export=false", "--trainer.max_epochs=1", "--overwrite")
 FOLDER = Path("run/checkpoints")
 LAST, BEST = FOLDER / "last.ckpt", FOLDER / "best.ckpt"
 

@@ -86,7 +86,7 @@ def test_two_processes_share_blocks_and_give_positions_a_rate_of_their_own():
     groups = single[0]["optimizer_states"][0]["param_groups"]
     assert [group["initial_lr"] for group in groups] == [0.1, 0.1, 0.05]
     assert_equal(fit("fsdp2", *options, *process(2), *FSDP2), single, 1e-9)
-    whole = fit("fsdp2", *options, *process(2), *FSDP2, "--model.schedule_steps=10")[0]
+    whole = fit("whole", *options, *process(2), *FSDP2, "--model.schedule_steps=10")[0]
     run(*SAME, *options, *process(2), *FSDP2, "--output_dir=part", "--trainer.max_steps=4", "--model.schedule_steps=10")
     resumed, _ = fit("part", *options, *process(2), *FSDP2, "--model.schedule_steps=10", "--ckpt_path=last")
     torch.testing.assert_close(resumed["state_dict"], whole["state_dict"], atol=0, rtol=0)
