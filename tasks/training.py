@@ -21,6 +21,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.fsdp import FSDPModule
 from torchmetrics import Metric
 
+from lambda_seq.inference.frontends import standardized
 from lambda_seq.layers import adopt_batch_norms
 from lambda_seq.layers.decay import position_parameters
 from lambda_seq.models import Model, accepted_options
@@ -189,8 +190,7 @@ class Training(LightningModule):
         if self.frontend is not None:
             return self.frontend(x, mask)
         if x.dtype == torch.uint8:  # pixels 0..255, (B, C, H, W) or (B, N, C)
-            shape = (-1, 1, 1) if x.ndim == 4 else (-1,)
-            x = (x - self.mean.view(shape)) / self.std.view(shape)
+            x = standardized(x, self.mean, self.std)
         return x, mask
 
     @property

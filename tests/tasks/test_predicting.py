@@ -1,0 +1,140 @@
+"""A run's folder alone answers raw inputs as the run did: every row, of every kind of data."""
+
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from lightning.pytorch import Trainer
+from PIL import Image
+from small_audio import clip_folder
+from small_data import image_folder, texts, write_jsonl
+
+import lambda_seq
+from lambda_seq.inference.frontends import LogMelOptions
+from lambda_seq.tasks.classification import Classification
+from lambda_seq.tasks.cli import EXPECTED
+from lambda_seq.tasks.data import AudioData, ImageData, TextData
+from lambda_seq.tasks.export import export
+
+COUNTS = {"train": 12, "validation": 2, "test": 9}
+ENCODER = {"dim": 8, "depth": 1, "heads": 2, "scope": 3}
+FEATURES = {**ENCODER, "stem": "features", "strides": []}
+RESNET = {"blocks": [1], "placement": "L", "width": 8, "heads": 2, "scope": 3}
+
+
+def stories(folder):
+    for split, count in COUNTS.items():
+        write_jsonl(folder / f"{split}.jsonl", texts(2 * count))
+    rows = [json.loads(line) for line in (folder / "test.jsonl").read_text().splitlines()]
+    return [row["text"] for row in rows]
+
+
+def pictures(folder):
+    """Of other sizes than the median, some of them transparent."""
+    image_folder(folder, COUNTS, size=(8, 10))
+    files = sorted((folder / "test").rglob("*.png"))
+    for file in files[::3]:
+        picture = Image.open(file).convert("RGBA").resize((15, 11))
+        picture.putalpha(90)
+        picture.save(file)
+    return files
+
+
+def clips(folder):
+    """Some of another rate, some in stereo."""
+    clip_folder(folder, COUNTS)
+    files = sorted((folder / "test").rglob("*.wav"))
+    for file in files[::3]:
+        samples, rate = soundfile.read(file)
+        soundfile.write(file, np.stack([samples, samples / 2], 1), 2 * rate)
+    return files
+
+
+KINDS = {
+    "texts": (stories, TextData, {"max_length": 20, "part": "end"}, ENCODER),
+    "windows of words": (
+        stories,
+        TextData,
+        {"tokenizer": "words", "max_length": 6, "part": "windows", "stride": 4, "batch_size": 3},
+        {**ENCODER, "stem": "ngrams", "buckets": 64, "strides": []},
+    ),
+    "tokens": (
+        stories,
+        TextData,
+        {"tokenizer": "train", "vocab_size": 270, "part": "random", "max_length": 9},
+        ENCODER,
+    ),
+    "pictures": (pictures, ImageData, {"background": "black"}, RESNET),
+    "grey pixels": (pictures, ImageData, {"grey": True, "as_sequence": True, "image_size": [5, 6]}, FEATURES),
+    "clips": (
+        clips,
+        AudioData,
+        {"cache": True, "max_seconds": 0.13, "pad_to_multiple": 50},
+        {**ENCODER, "stem": "waveform", "strides": [4, 4]},
+    ),
+    "windows of log-mel frames": (
+        clips,
+        AudioData,
+        {
+            "representation": "log_mel",
+            "log_mel": LogMelOptions(8, 128),
+            "standardize": "train",
+            "crop_seconds": 0.05,
+            "evaluate": "windows",
+            "batch_size": 4,
+        },
+        FEATURES,
+    ),
+}
+
+
+def trained(name, folder):
+    """The folder of a model that was trained for two epochs, raw test inputs, and what the run says of the test."""
+    make, kind, options, network = KINDS[name]
+    inputs = make(folder / "data")
+    data = kind(str(folder / "data"), **{"batch_size": 8, **options})
+    task = Classification(
+        "lambda_resnet_tiny" if kind is ImageData and network is RESNET else "lambda_encoder", network
+    )
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    trainer = Trainer(max_epochs=2, accelerator="cpu", logger=False, log_every_n_steps=1, **quiet)
+    trainer.fit(task, data)
+    (figures,) = trainer.test(task, data, verbose=False)
+    found = trainer.predict(task, data)
+    export(task, folder / "model", source="data", metrics={})
+    labels = torch.cat([batch["label"] for batch in data.test_dataloader()]).tolist()
+    return folder / "model", inputs, figures, torch.cat([batch["probabilities"] for batch in found]), labels
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def run(request, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        patch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+        torch.manual_seed(0)
+        for message in EXPECTED:
+            warnings.filterwarnings("ignore", message)
+        return trained(request.param, tmp_path_factory.mktemp("run"))
+
+
+def test_every_row_is_answered_as_by_the_run(run):
+    folder, inputs, figures, probabilities, labels = run
+    predictor = lambda_seq.load_predictor(folder)
+    found = predictor(inputs)
+    assert torch.allclose(torch.tensor(np.stack([one.answer for one in found])), probabilities, atol=1e-5)
+    right = sum(one.label == predictor.labels[label] for one, label in zip(found, labels, strict=True))
+    assert right / len(labels) == pytest.approx(figures["test/accuracy"])
+    assert [one.label for one in found] == [predictor.labels[index] for index in probabilities.argmax(1)]
+    paths = isinstance(inputs[0], Path)
+    assert [one.id for one in found] == [str(given) if paths else str(row) for row, given in enumerate(inputs)]
+    single = predictor(inputs[4])
+    assert single.label == found[4].label
+    assert np.allclose(single.answer, found[4].answer, atol=1e-5)
+    assert single.probability == max(single.probabilities.values())
+    assert list(single.probabilities) == predictor.labels
+    few = lambda_seq.load_predictor(folder, batch_size=1).stream(iter(inputs[:3]))
+    assert np.allclose([one.answer for one in few], probabilities[:3], atol=1e-5)
+    assert predictor([]) == []
