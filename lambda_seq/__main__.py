@@ -36,6 +36,12 @@ def main() -> None:
             for name, purpose in configurations().items():
                 print(f"  {name:22}{purpose}")
             sys.exit(0 if words else 2)
+        if words[0] == "predict":
+            from lambda_seq.tasks import predicting
+
+            if predicting.asks(words):
+                predicting.main(words)
+                return
         located(words)
         from lambda_seq.tasks.cli import main as run
     except (ModuleNotFoundError, ValueError) as error:

@@ -14,6 +14,7 @@ from small_audio import clip_folder
 from small_data import image_folder, texts, write_jsonl
 
 import lambda_seq
+from lambda_seq.__main__ import main
 from lambda_seq.inference.frontends import LogMelOptions
 from lambda_seq.tasks.classification import Classification
 from lambda_seq.tasks.cli import EXPECTED
@@ -138,3 +139,35 @@ def test_every_row_is_answered_as_by_the_run(run):
     few = lambda_seq.load_predictor(folder, batch_size=1).stream(iter(inputs[:3]))
     assert np.allclose([one.answer for one in few], probabilities[:3], atol=1e-5)
     assert predictor([]) == []
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Runs `lambda-seq predict ARGUMENTS` of a saved model, and gives what it prints."""
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["lambda-seq", "predict", *map(str, arguments)])
+        capsys.readouterr()
+        main()
+        return capsys.readouterr().out
+
+    return run
+
+
+def rows(file):
+    return [json.loads(line) for line in Path(file).read_text(encoding="utf-8").splitlines()]
+
+
+def test_the_command_reads_what_a_folder_or_table_holds(run, command, tmp_path):
+    folder, inputs, figures, probabilities, labels = run
+    names = lambda_seq.load_predictor(folder).labels
+    data = folder.parent / "data" / ("test.jsonl" if isinstance(inputs[0], str) else "test")
+    printed = command("--model", folder, "--input", data, "--output", tmp_path / "p.jsonl")
+    assert f"{len(inputs)} predictions: {tmp_path / 'p.jsonl'}" in printed
+    assert f"accuracy {figures['test/accuracy']:.4f}, of {len(inputs)} inputs" in printed
+    found = rows(tmp_path / "p.jsonl")
+    assert list(found[0]) == ["id", "input", "label", "prediction", *(f"probability: {name}" for name in names)]
+    assert [row["input"] for row in found] == [str(given) for given in inputs]
+    assert [row["label"] for row in found] == [names[label] for label in labels]
+    chances = [[row[f"probability: {name}"] for name in names] for row in found]
+    assert np.allclose(chances, probabilities, atol=1e-5)

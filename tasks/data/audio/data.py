@@ -132,6 +132,10 @@ class AudioData(MediaData):
         """The splits found at a path, or with `whole` all clips as one; see `load_audio`."""
         return load_audio(path, subset, whole)
 
+    def cells(self, rows: Rows, split: str) -> Clips:
+        """As `clips`."""
+        return self.clips(rows, split)
+
     def clips(self, rows: Rows, split: str) -> Clips:
         """The audio of these rows."""
         column = find_cells(rows.table, "audio_column", self.audio_column, AUDIO_NAMES, datasets.Audio, "audio")

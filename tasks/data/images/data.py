@@ -118,6 +118,10 @@ class ImageData(MediaData):
         self.augmentation = PictureAugmentation(crop_scale, augment, augment_layers, augment_magnitude, erasing)
         self.crop_padding, self.flip, self.grey = crop_padding, flip, grey
 
+    def cells(self, rows: Rows, split: str) -> Pictures:
+        """As `pictures`."""
+        return self.pictures(rows, split)
+
     def pictures(self, rows: Rows, split: str) -> Pictures:
         """The images of these rows.
 

@@ -15,10 +15,10 @@ from lambda_seq.inference.texts import Reading
 from lambda_seq.tasks.data.batches import Batch
 from lambda_seq.tasks.data.labels import Rows, name_rows
 from lambda_seq.tasks.data.module import ClassificationData
-from lambda_seq.tasks.data.reading.corpus import Corpus, Texts, sizes_of
+from lambda_seq.tasks.data.reading.corpus import Corpus, DecodedTexts, Texts, sizes_of
 from lambda_seq.tasks.data.reading.documents import TextItems, find_text_column, pad
 from lambda_seq.tasks.data.reading.notes import note
-from lambda_seq.tasks.data.reading.text_files import FILE, has_text_files, load_text_files
+from lambda_seq.tasks.data.reading.text_files import file_names, has_text_files, load_text_files
 from lambda_seq.tasks.data.reading.tokens import Tokens
 from lambda_seq.tasks.data.text.windows import PARTS, WholeDocuments, WindowItems, pad_documents
 from lambda_seq.tasks.facts import Facts, Vocabulary
@@ -151,7 +151,7 @@ class TextData(ClassificationData):
     def rows_as_items(self, rows: Rows, split: str, *, training: bool = False) -> TextItems:
         """Tokens, (N,); in training those of the part or window that an epoch reads."""
         corpus = Corpus(rows.table, self._column(rows), self.tokens)
-        names = rows.table.select_columns(FILE)[:][FILE] if FILE in rows.table.column_names else None
+        names = file_names(rows.table)
         if (empty := np.flatnonzero(corpus.lengths[rows.indices] == 0)).size:
             known = split in self.splits and rows.table is self.splits[split].table
             where = f"{split} split of path={self.path!r}" if known else f"predict_path={self.predict_path!r}"
@@ -163,6 +163,11 @@ class TextData(ClassificationData):
             return WindowItems(rows, corpus, Reading(self.max_length, stride=self.stride), names)
         part = "random" if self.part == "windows" else self.part
         return TextItems(rows, corpus, Reading(self.max_length, part, self.stride, self.seed), names)
+
+    def inputs(self, rows: Rows, split: str) -> tuple[list[str], Callable[[int], str]]:
+        """Names of files, or numbers of rows, and the texts."""
+        texts = DecodedTexts(rows.table, self._column(rows))
+        return texts.names, texts.__getitem__
 
     def training_ids(self) -> Iterator[Int[np.ndarray, " N"]]:
         """What is read at once of each training text; of one that is read in windows, or anywhere, each window."""
