@@ -299,7 +299,9 @@ class Training(LightningModule):
         theirs = checkpoint.get("hyper_parameters", {})
         if not {"network", "facts"} <= set(theirs):
             raise ValueError("ckpt_path: the checkpoint is of no task of lambda_seq; give one that is")
-        self.facts.check(Facts.from_dict(theirs["facts"]))
+        trainer = trainer_of(self)
+        predicting = trainer is not None and trainer.state.fn == TrainerFn.PREDICTING
+        self.facts.check(Facts.from_dict(theirs["facts"]), predicting=predicting)
         adopt_batch_norms(self, checkpoint.get("state_dict", ()))  # of causal layers, as they were once
         shapes = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
         weights = checkpoint.get("state_dict", self.state_dict())  # gone if weights are spread: loaded, and strictly
@@ -312,7 +314,6 @@ class Training(LightningModule):
                 f"  checkpoint: {described(theirs)}\n  configured: {described(self.hparams)}\n"
                 "Give the configuration it was trained with, or another checkpoint."
             )
-        trainer = trainer_of(self)
         if trainer is not None and trainer.state.fn == TrainerFn.FITTING:
             self._goes_on = FIGURES in checkpoint
             figures.go_on(self.training_metrics, checkpoint.get(FIGURES, {}), trainer)
