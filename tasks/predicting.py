@@ -117,10 +117,14 @@ def run(options: argparse.Namespace) -> None:
             count += 1
             if row.truth is not None and isinstance(answer, Prediction) and answer.label is not None:
                 known, right = known + 1, right + (answer.label == row.truth)
-    finally:
+    except BaseException:
         if writer is not None:
             writer.close()
-    partial.replace(target)
+        partial.unlink(missing_ok=True)
+        raise
+    if writer is not None:
+        writer.close()
+        partial.replace(target)
     print(f"{count} predictions: {target}")
     if known:
         print(f"accuracy {right / known:.4f}, of {known} inputs whose label is known")

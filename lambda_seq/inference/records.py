@@ -104,7 +104,8 @@ class Part:
                 continue
             found.append(self.shown.format(name=one.name, value=ours))
             if wanted is not None:
-                remedies.append(one.metadata["give"].format(wanted))
+                value = str(wanted).replace(", ", ",") if isinstance(wanted, list) else wanted  # a word of a shell
+                remedies.append(one.metadata["give"].format(value))
         if found:
             raise ValueError(f"ckpt_path: the checkpoint {self.differs}, {', '.join(found)}; give {' '.join(remedies)}")
 

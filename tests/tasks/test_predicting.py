@@ -1,10 +1,12 @@
 """A run's folder alone answers raw inputs as the run did: every row, of every kind of data."""
 
+import csv
 import json
 import warnings
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 import torch
@@ -16,6 +18,7 @@ from small_data import image_folder, texts, write_jsonl
 import lambda_seq
 from lambda_seq.__main__ import main
 from lambda_seq.inference.frontends import LogMelOptions
+from lambda_seq.tasks import predicting
 from lambda_seq.tasks.classification import Classification
 from lambda_seq.tasks.cli import EXPECTED
 from lambda_seq.tasks.data import AudioData, ImageData, TextData
@@ -171,3 +174,105 @@ def test_the_command_reads_what_a_folder_or_table_holds(run, command, tmp_path):
     assert [row["label"] for row in found] == [names[label] for label in labels]
     chances = [[row[f"probability: {name}"] for name in names] for row in found]
     assert np.allclose(chances, probabilities, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Folders of models by what they read; none is trained."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("saved")
+    reads = {"tokens": {"kind": "bytes", "max_length": 16, "part": "start"}}
+    records = {
+        "text": ("lambda_encoder", {**ENCODER, "num_classes": 2, "vocab_size": 257}, reads),
+        "several": ("lambda_encoder", {**ENCODER, "num_classes": 2, "vocab_size": 257, "head": "labels"}, reads),
+        "numbers": ("lambda_encoder", {**ENCODER, "num_classes": 3, "vocab_size": 257, "head": "numbers"}, reads),
+        "picture": ("lambda_resnet_tiny", {"num_classes": 2}, {"size": [8, 8], "mean": [99.0] * 3, "std": [50.0] * 3}),
+        "prompt": ("lambda_lm_tiny", {"vocab_size": 257}, {"tokens": {"kind": "bytes"}}),
+    }
+    for name, (network, options, record) in records.items():
+        model = lambda_seq.create_model(network, **options).eval()
+        labels = ["canine", "feline"] if options.get("num_classes") == 2 else None
+        model.save_pretrained(folder / name, labels=labels, preprocessing={"version": 1, **record})
+    return folder
+
+
+def test_several_tables_and_columns(saved, command):
+    write_jsonl(Path("a.jsonl"), [{"remark": "cat", "kind": "feline"}, {"remark": "", "kind": None}])
+    write_jsonl(Path("b.jsonl"), [{"remark": "dog", "kind": "wolf"}])
+    printed = command(
+        *("--model", saved / "text", "--input", "a.jsonl", "b.jsonl"),
+        *("--data.text_column", "remark", "--data.label_column", "kind", "--output", "new/p.jsonl"),
+    )
+    found = rows("new/p.jsonl")
+    assert [(row["id"], row["input"], row["label"]) for row in found] == [
+        ("a.jsonl:0", "cat", "feline"),
+        ("a.jsonl:1", "", None),
+        ("b.jsonl:0", "dog", "wolf"),
+    ]
+    assert f"accuracy {(found[0]['prediction'] == 'feline') / 2:.4f}, of 2 inputs" in printed
+    assert f"cat: {found[0]['prediction']} (" in printed
+
+
+def test_texts_of_files_with_other_heads(saved, command):
+    Path("texts").mkdir()
+    Path("texts/a.txt").write_text("naïve", encoding="utf-8")
+    Path("texts/b.txt").write_text("a longer text than is read", encoding="utf-8")
+    assert "2 predictions: predictions.csv" in command("--model", saved / "numbers", "--input", "texts")
+    with Path("predictions.csv").open(newline="", encoding="utf-8") as file:
+        found = list(csv.DictReader(file))
+    assert [Path(row["id"]).name for row in found] == ["a.txt", "b.txt"]
+    assert found[0]["input"] == "naïve"
+    answer = lambda_seq.load_predictor(saved / "numbers")("naïve").answer
+    assert np.allclose(json.loads(found[0]["answer"]), answer, atol=1e-5)
+    command("--model", saved / "several", "--input", "texts/a.txt", "--output", "p.parquet")
+    (row,) = pq.read_table("p.parquet").to_pylist()
+    chances = {name: row[f"probability: {name}"] for name in ("canine", "feline")}
+    assert json.loads(row["prediction"]) == [name for name, chance in chances.items() if chance >= 0.5]
+
+
+def test_prompts_of_files(saved, command):
+    Path("prompt.txt").write_text("Once")
+    options = ("--max_new_tokens", 5, "--temperature", 0, "--output", "p.jsonl")
+    command("--model", saved / "prompt", "--input", "prompt.txt", *options)
+    (row,) = rows("p.jsonl")
+    assert row["input"] == "Once"
+    assert row["text"] == lambda_seq.load_predictor(saved / "prompt")("Once", max_new_tokens=5, temperature=0).text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--model", "text", "--input", "none.csv"), "--input='none.csv': no such file or folder"),
+        (("--model", "picture", "--input", "a.txt"), "--input='a.txt': unknown kind of file '.txt'"),
+        (("--model", "picture", "--input", "broken.png"), "broken.png: not a readable image"),
+        (("--model", "text", "--input", "white.png"), "(the model takes texts)"),
+        (("--model", "none", "--input", "a.txt"), "'none' is no folder here"),
+        (("--model", "text", "--input", "a.txt", "--output", "p.xlsx"), "--output=p.xlsx: unknown kind of file"),
+        (("--model", "text", "--input", "a.txt", "--temperature", "1"), "--temperature: is of language models"),
+        (("--model", "text", "--input", "a.txt", "--batch_size", "0"), "batch_size=0: expected at least 1"),
+        (("--model", "text", "--input", "a.txt", "--data.label_column", "kind"), "label_column='kind'"),
+        (("--model", "text"), None),
+    ],
+)
+def test_what_a_command_cannot_do_is_one_line(saved, command, capsys, arguments, message):
+    Path("a.txt").write_text("a text")
+    Path("broken.png").write_text("no picture")
+    Image.new("RGB", (8, 8)).save("white.png")
+    words = [saved / word if (saved / word).is_dir() else word for word in arguments]
+    with pytest.raises(SystemExit) as end:
+        command(*words)
+    if message is None:
+        assert "the following arguments are required: --input" in capsys.readouterr().err
+    else:
+        assert str(end.value.code).startswith("error: ")
+        assert message in str(end.value.code)
+    assert not Path("predictions.csv").exists()
+
+
+def test_which_command_lines_mean_a_saved_model(saved):
+    assert predicting.asks(["predict", "--model", str(saved / "text")])
+    assert predicting.asks(["predict", f"--model={saved / 'text'}"])
+    assert predicting.asks(["predict", "--model", "owner/name", "--input", "a.txt"])
+    assert not predicting.asks(["predict", "--config", "digits", "--model", "Classification"])
+    assert not predicting.asks(["predict", "--config", "digits", "--model.network", "lambda_resnet_tiny"])
+    assert not predicting.asks(["fit", "--input", "a.txt"])
