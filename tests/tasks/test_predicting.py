@@ -3,6 +3,7 @@
 import csv
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,24 @@ def test_every_row_is_answered_as_by_the_run(run):
     few = lambda_seq.load_predictor(folder, batch_size=1).stream(iter(inputs[:3]))
     assert np.allclose([one.answer for one in few], probabilities[:3], atol=1e-5)
     assert predictor([]) == []
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "part", "changed", "shape"),
+    [
+        (stories, TextData, "tokens", {"max_length": 3}, (3,)),
+        (pictures, ImageData, "pixels", {"size": [3, 4]}, (3, 3, 4)),
+        (clips, AudioData, "audio", {"clip_length": 7}, (7,)),
+    ],
+)
+def test_data_modules_read_their_test_split_by_the_record(tmp_path, make, kind, part, changed, shape):
+    """Which the predictor reads by, too: neither has a way of its own."""
+    make(tmp_path / "data")
+    data = kind(str(tmp_path / "data"))
+    record = replace(getattr(data.facts, part), **changed)
+    vars(data)["facts"] = replace(data.facts, **{part: record})
+    assert data.rows_as_items(data.split("test"), "test")[0]["x"].shape == shape
+    assert data.rows_as_items(data.split("train"), "train", training=True)[0, 0]["x"].shape != shape
 
 
 @pytest.fixture
