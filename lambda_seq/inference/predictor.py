@@ -20,7 +20,7 @@ from lambda_seq.inference.tokens import as_text
 from lambda_seq.models.model import Model, from_pretrained
 from lambda_seq.models.sequence.generation import GenerativeModel
 
-ONE = (str, bytes, Path, np.ndarray, Tensor, tuple, Mapping)  # inputs, and no collections of them
+ONE = (str, bytes, Path, Mapping)  # inputs, and no collections of them
 
 
 class Predictor:
@@ -75,7 +75,7 @@ class Predictor:
         Raises:
             ValueError, TypeError: an input that cannot be read; names it, by its number among `inputs` and its path.
         """
-        single = isinstance(inputs, ONE) or not isinstance(inputs, Iterable)
+        single = self._is_one(inputs)
         if self.kind == "prompt":
             found: list[Any] = self.generate([inputs] if single else inputs, **options)
         elif options:
@@ -121,7 +121,7 @@ class Predictor:
         model, reader = self.model, self.reader
         if not isinstance(model, GenerativeModel) or not isinstance(reader, TextReader):
             raise TypeError(f"a {type(model).__name__} writes no text: call the predictor with inputs to answer")
-        if isinstance(prompts, ONE):
+        if self._is_one(prompts):
             raise TypeError("prompts: expected a list of them; call the predictor for a single one")
         tokens, found = reader.tokens, []
         for index, given in enumerate(prompts):
@@ -136,6 +136,14 @@ class Predictor:
     def _weight(self) -> Tensor:
         """One that says where the network is, and of which type."""
         return next(one for one in self.model.parameters() if one.is_floating_point())
+
+    def _is_one(self, given: Any) -> bool:
+        """Whether it is an input, and no collection of such, as arrays of several pictures, or of texts, are."""
+        if isinstance(given, np.ndarray | Tensor):
+            return given.ndim < 4 and not (isinstance(given, np.ndarray) and given.dtype.kind in "OSU")
+        if isinstance(given, tuple):
+            return self.kind == "clip" and len(given) == 2 and isinstance(given[1], int | np.integer)
+        return isinstance(given, ONE) or not isinstance(given, Iterable)
 
     def _path(self, given: Any) -> str | None:
         """The path of an input that is one; a str is one to models that read no texts."""

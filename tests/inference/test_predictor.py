@@ -61,6 +61,7 @@ def test_forms_of_pictures(tmp_path):
     found = answers(forms)
     same([*found, *map(answers, forms)])
     assert [one.id for one in found] == [str(file), str(file), "2", "3", "4", "5"]
+    same([*answers(np.stack([PIXELS, PIXELS])), *answers(torch.stack([tensor, tensor])), found[0]])
     same(answers([PIXELS[..., :1], PIXELS[..., 0], Image.fromarray(PIXELS[..., 0])]))
     expected = (tensor - torch.tensor([90.0, 80, 70]).view(3, 1, 1)) / torch.tensor([40.0, 50, 60]).view(3, 1, 1)
     with torch.no_grad():
@@ -76,6 +77,7 @@ def test_forms_of_clips(tmp_path, caplog):
     stereo = np.stack([exact, exact], 1)
     forms = [file, str(file), file.read_bytes(), (exact, 4000), (torch.from_numpy(exact), 4000), (whole, 4000)]
     same(answers([*forms, (stereo, 4000), (stereo.T, 4000), {"array": exact, "sampling_rate": 4000}]))
+    same(answers(((exact, 4000), (exact, 4000), file)))
     assert not caplog.text
     fast = answers((np.repeat(exact, 2), 8000))
     assert fast.answer.shape == (2,)
@@ -86,6 +88,7 @@ def test_forms_of_texts(tmp_path, caplog):
     answers = predictor(tmp_path / "model", "text")
     (tmp_path / "a.txt").write_text("naïve", encoding="utf-8")
     same(answers(["naïve", "naïve".encode(), tmp_path / "a.txt"]))
+    same([*answers(("naïve", "naïve")), *answers(np.array(["naïve"])), *answers({"naïve": 1}.keys()), answers("naïve")])
     assert answers(str(tmp_path / "a.txt")).id == "0"  # a text as any other
     assert answers(tmp_path / "a.txt").id == str(tmp_path / "a.txt")
     assert not caplog.text
