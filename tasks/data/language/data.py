@@ -23,7 +23,7 @@ from lambda_seq.tasks.data.reading.corpus import Corpus, Texts, sizes_of
 from lambda_seq.tasks.data.reading.documents import find_text_column
 from lambda_seq.tasks.data.reading.notes import note
 from lambda_seq.tasks.data.reading.sources import load_rows, named_predict_path, to_predict
-from lambda_seq.tasks.data.reading.text_files import file_names, has_text_files, load_text_files
+from lambda_seq.tasks.data.reading.text_files import FILE, has_text_files, load_text_files
 from lambda_seq.tasks.data.reading.tokens import Tokens
 from lambda_seq.tasks.facts import Facts, Vocabulary
 
@@ -231,7 +231,7 @@ class CorpusData(Data):
 
     def _documents(self, part: Part, where: str) -> Documents:
         corpus = Corpus(part.table, self._column(part.table), self.tokens)
-        names = file_names(part.table)
+        names = part.table.select_columns(FILE)[:][FILE] if FILE in part.table.column_names else None
         sizes, share = self._sizes(part.table), (part.begin, part.end)
         documents = Documents.of(corpus, sizes, mark=self.tokens.pad, index=part.index, share=share, names=names)
         if not len(documents):
