@@ -57,6 +57,12 @@ def main() -> None:
         if words[0] == "configs":
             show_configurations(words[1:])
             return
+        if words[0] == "predict":
+            from lambda_seq.tasks import predicting
+
+            if predicting.asks(words):
+                predicting.main(words)
+                return
         located(words)
         from lambda_seq.tasks.cli import main as run
     except (ModuleNotFoundError, ValueError) as error:

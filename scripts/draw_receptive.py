@@ -35,8 +35,8 @@ from torch import Tensor, nn
 
 import lambda_seq
 from lambda_seq.functional.reference import normalise
+from lambda_seq.inference.pictures import Decoder
 from lambda_seq.layers import LambdaLayer2d
-from lambda_seq.tasks.data.images.data import Decoder
 from lambda_seq.tasks.facts import Facts
 from lambda_seq.tasks.networks import network_of
 

@@ -21,6 +21,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.fsdp import FSDPModule
 from torchmetrics import Metric
 
+from lambda_seq.inference.frontends import standardized
 from lambda_seq.layers import adopt_batch_norms
 from lambda_seq.layers.decay import position_parameters
 from lambda_seq.models import Model, accepted_options
@@ -189,8 +190,7 @@ class Training(LightningModule):
         if self.frontend is not None:
             return self.frontend(x, mask)
         if x.dtype == torch.uint8:  # pixels 0..255, (B, C, H, W) or (B, N, C)
-            shape = (-1, 1, 1) if x.ndim == 4 else (-1,)
-            x = (x - self.mean.view(shape)) / self.std.view(shape)
+            x = standardized(x, self.mean, self.std)
         return x, mask
 
     @property
@@ -299,7 +299,9 @@ class Training(LightningModule):
         theirs = checkpoint.get("hyper_parameters", {})
         if not {"network", "facts"} <= set(theirs):
             raise ValueError("ckpt_path: the checkpoint is of no task of lambda_seq; give one that is")
-        self.facts.check(Facts.from_dict(theirs["facts"]))
+        trainer = trainer_of(self)
+        predicting = trainer is not None and trainer.state.fn == TrainerFn.PREDICTING
+        self.facts.check(Facts.from_dict(theirs["facts"]), predicting=predicting)
         adopt_batch_norms(self, checkpoint.get("state_dict", ()))  # of causal layers, as they were once
         shapes = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
         weights = checkpoint.get("state_dict", self.state_dict())  # gone if weights are spread: loaded, and strictly
@@ -312,7 +314,6 @@ class Training(LightningModule):
                 f"  checkpoint: {described(theirs)}\n  configured: {described(self.hparams)}\n"
                 "Give the configuration it was trained with, or another checkpoint."
             )
-        trainer = trainer_of(self)
         if trainer is not None and trainer.state.fn == TrainerFn.FITTING:
             self._goes_on = FIGURES in checkpoint
             figures.go_on(self.training_metrics, checkpoint.get(FIGURES, {}), trainer)

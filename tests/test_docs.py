@@ -12,7 +12,7 @@ from paths import ROOT
 
 from lambda_seq import functional as LF
 from lambda_seq.models import list_heads
-from lambda_seq.tasks import cli
+from lambda_seq.tasks import cli, predicting
 
 PAGES = {page.name: page.read_text(encoding="utf-8") for page in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))}
 STARTS = re.compile(r"^(?:srun )?lambda-seq |^torchrun .* -m lambda_seq\.tasks\.cli ")
@@ -31,7 +31,13 @@ def commands(text):
 def trainings():
     """Arguments of all command lines shown, whatever starts them."""
     lines = (line for text in PAGES.values() for line in commands(text))
-    return sorted({STARTS.sub("", line) for line in lines if STARTS.match(line)})
+    return sorted({STARTS.sub("", line) for line in lines if STARTS.match(line)} - set(predictions()))
+
+
+def predictions():
+    """Arguments of the command lines that answer with a saved model."""
+    lines = (STARTS.sub("", line) for text in PAGES.values() for line in commands(text) if STARTS.match(line))
+    return sorted({line for line in lines if predicting.asks(shlex.split(line))})
 
 
 def code():
@@ -69,6 +75,12 @@ def test_training_commands_parse(command, tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr()
     assert end.value.code == 0, printed.err
     assert "seed_everything" in printed.out
+
+
+def test_prediction_commands_parse():
+    assert len(predictions()) >= 4
+    for line in predictions():
+        assert predicting.parser().parse_args(shlex.split(line)).input
 
 
 def test_many_commands_are_shown():

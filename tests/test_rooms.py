@@ -11,6 +11,7 @@ ROOMS = (  # each may import itself and those in front of it
     "lambda_seq.functional",
     "lambda_seq.layers",
     "lambda_seq.models",
+    "lambda_seq.inference",
     "lambda_seq",  # its __init__, which users import
     "lambda_seq.parallel",
     "lambda_seq.interop",

@@ -43,7 +43,7 @@ INPUTS = {
         "samples",
     ),
     "image": Input(
-        "x = torch.zeros(1, 3, 224, 224)  # (B, C, H, W)",
+        "x = torch.zeros(1, {in_channels}, 224, 224)  # (B, C, H, W)",
         "Pixels (B, C, H, W) from 0 to 255, standardised per channel: (x − `mean`) / `std` of `preprocessing`.",
         "image-classification",
         "pixels",

@@ -11,12 +11,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from lambda_seq.inference.frontends import AudioFrontend, LogMelOptions
 from lambda_seq.tasks.baselines.fitted import Fitted
 from lambda_seq.tasks.baselines.labelled import Kind, fit_features, has_labels
 from lambda_seq.tasks.data.base import Data
 from lambda_seq.tasks.data.module import ClassificationData
 from lambda_seq.tasks.facts import Audio
-from lambda_seq.tasks.frontends import AudioFrontend, LogMelOptions
 
 BANDS = (64, 40, 24, 12, 6)  # mel bands, the first that the sampling rate has room for
 PARTS = 4  # of a clip, whose means tell what comes when

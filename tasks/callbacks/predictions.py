@@ -150,9 +150,10 @@ class PredictionFile(BasePredictionWriter):
     """Writes a row for each prediction.
 
     The id is the file of an image or text that has one, otherwise the number of the row. Of classification the columns
-    are `id`, `prediction` (the likeliest class) and, for each class, `probability: CLASS`; of language modelling `id`,
-    `tokens`, `bytes`, `loss` (nats per token) and `bits_per_byte`. Of pictures a contact sheet is drawn beside the
-    file, as PNG, of those that the network is most and least certain of.
+    are `id`, `input` (the text, or the path of the file), `label` (the true one, if there is a column of such),
+    `prediction` (the likeliest class) and, for each class, `probability: CLASS`; of language modelling `id`, `tokens`,
+    `bytes`, `loss` (nats per token) and `bits_per_byte`. Of pictures a contact sheet is drawn beside the file, as PNG,
+    of those that the network is most and least certain of.
 
     Args:
         path: file to write, ending in .csv, .jsonl or .parquet; default: OUTPUT_DIR/predictions.csv.
@@ -183,7 +184,12 @@ class PredictionFile(BasePredictionWriter):
         self._target, self._partial = target, target.with_name(target.name + PARTIAL)
         own = getattr(pl_module, "prediction_table", None)
         self._table: Table = ClassTable(pl_module.labels) if own is None else own()  # type: ignore[arg-type]
-        self._writer, self.count = WRITERS[target.suffix.lower()](self._partial, self._table.columns), 0
+        by_row = isinstance(self._table, ClassTable | AnswerTable)
+        self._known = getattr(getattr(trainer, "datamodule", None), "known", None) if by_row else None
+        columns = dict(self._table.columns)
+        if self._known is not None:
+            columns = {"id": columns.pop("id"), **dict.fromkeys(self._known.columns, "string"), **columns}
+        self._writer, self.count = WRITERS[target.suffix.lower()](self._partial, columns), 0
         self.sheet = Sheet(self.sheet.most)
 
     def write_on_batch_end(
@@ -199,7 +205,10 @@ class PredictionFile(BasePredictionWriter):
         """Write the rows of a batch."""
         if self._writer is None:
             return
-        self._write(self._table.rows(prediction))
+        rows = self._table.rows(prediction)
+        if self._known is not None:
+            rows = [[name, *self._known.of(name), *row] for name, *row in rows]
+        self._write(rows)
         if isinstance(self._table, ClassTable):
             self.sheet.add(batch, prediction, self._table.labels)
 

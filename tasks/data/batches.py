@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from lambda_seq import functional as LF
+from lambda_seq.inference.batches import mean_by_document
 
 
 class RowBatch(TypedDict):
@@ -118,7 +119,5 @@ def answer_by_document(
     """
     pieces = zip(batch["x"].split(batch["at_once"]), batch["mask"].split(batch["at_once"]), strict=True)
     probabilities = torch.cat([network(x, mask).float().softmax(-1) for x, mask in pieces])  # (W, classes)
-    document = batch["document"]
-    counts = document.bincount()  # (B,)
-    sums = probabilities.new_zeros(len(counts), probabilities.shape[1]).index_add_(0, document, probabilities)
-    return (sums / counts[:, None]).clamp_min(torch.finfo(sums.dtype).tiny).log()  # (B, classes)
+    means = mean_by_document(probabilities, batch["document"])
+    return means.clamp_min(torch.finfo(means.dtype).tiny).log()  # (B, classes)

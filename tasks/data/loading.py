@@ -8,7 +8,6 @@ but not over processes, so that it could not go on with another number of these.
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -108,9 +107,3 @@ class ResumableLoader(DataLoader):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Nothing to restore; see `state_dict`."""
-
-
-def padded_length(longest: int, multiple: int, most: int | None) -> int:
-    """The length a batch is padded to: the longest row rounded up, at least `multiple`, at most `most`."""
-    length = max(math.ceil(longest / multiple), 1) * multiple
-    return length if most is None else min(length, most)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import datasets
@@ -13,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from lambda_seq.tasks.data.base import Data
 from lambda_seq.tasks.data.labels import FILE_COLUMNS, MISSING, Rows, carve, encode_labels, find_label_column, name_rows
 from lambda_seq.tasks.data.loading import EpochSampler, ResumableLoader
+from lambda_seq.tasks.data.reading.known import Known
 from lambda_seq.tasks.data.reading.notes import note
 from lambda_seq.tasks.data.reading.sources import load_rows, named_predict_path, to_predict
 
@@ -175,12 +178,29 @@ class ClassificationData(Data):
 
     def predict_dataloader(self) -> DataLoader:
         """The rows of `predict_path`, which need no labels; without it all of the test split."""
+        rows, split = self._predicted
+        return self._in_order(rows, split)
+
+    @cached_property
+    def _predicted(self) -> tuple[Rows, str]:
+        """The rows that are predicted, and what they are called."""
         if self.predict_path is None:
             rows = self.split("test")
-            return self._in_order(self._to_predict if self._to_predict is not None else rows, "test")
+            return self._to_predict if self._to_predict is not None else rows, "test"
         with named_predict_path():
             table = to_predict(self.load_tables(self.predict_path, whole=True), self.predict_path)
-        return self._in_order(Rows(table, np.arange(len(table)), None), Path(self.predict_path).name)
+        return Rows(table, np.arange(len(table)), None), Path(self.predict_path).name
+
+    @cached_property
+    def known(self) -> Known | None:
+        """The inputs and true labels of the rows that are predicted; None of data that have no such."""
+        rows, split = self._predicted
+        shown = self.inputs(Rows(rows.table, np.arange(len(rows.table)), None), split)
+        return None if shown is None else Known(rows.table, *shown, self.label_column)
+
+    def inputs(self, rows: Rows, split: str) -> tuple[Sequence[str], Callable[[int], str]] | None:
+        """The ids of rows, and what gives the input of one as text or as a path; None of data that are generated."""
+        return None
 
     def _in_order(self, rows: Rows, split: str) -> DataLoader:
         return DataLoader(self.rows_as_items(rows, split), shuffle=False, **self._loader_options())

@@ -22,11 +22,14 @@ USED = """
 import importlib, pkgutil, sys
 import torch
 import lambda_seq
-from lambda_seq import LambdaLayer1d, LambdaLayer2d, create_model, from_pretrained, functional as LF
+from lambda_seq import LambdaLayer1d, LambdaLayer2d, create_model, from_pretrained, functional as LF, load_predictor
 
-for name in ("lightning", "jsonargparse", "datasets", "pyarrow", "tokenizers", "matplotlib", "rich", "kornia"):
+trains = ("lightning", "jsonargparse", "datasets", "pyarrow", "tokenizers", "matplotlib", "rich", "kornia")
+for name in (*trains, "PIL", "soundfile", "soxr"):
     assert importlib.util.find_spec(name) is None, name
 for found in pkgutil.walk_packages(lambda_seq.__path__, "lambda_seq."):
+    if found.name in ("lambda_seq.inference.pictures", "lambda_seq.inference.clips"):  # need Pillow, soundfile and soxr
+        continue
     if not found.name.startswith(("lambda_seq.tasks", "lambda_seq.functional.position.kernels.")):  # needs Triton
         importlib.import_module(found.name)
 assert "site-packages" in lambda_seq.__file__
@@ -39,6 +42,16 @@ tokens = torch.randint(1, 257, (1, 30))
 torch.testing.assert_close(from_pretrained("saved").eval()(tokens), model(tokens))
 model.generate(tokens, 3, seed=0)
 create_model("lambda_resnet26t", num_classes=3)
+texts = create_model("lambda_encoder", num_classes=2, vocab_size=257, dim=8, depth=1, heads=2, scope=3)
+reads = {"kind": "bytes", "part": "start", "max_length": 16}
+texts.save_pretrained("texts", labels=["no", "yes"], preprocessing={"version": 1, "tokens": reads})
+assert load_predictor("texts")("a text").label in ("no", "yes")
+pictures = create_model("lambda_resnet26t", num_classes=3)
+pictures.save_pretrained("pictures", preprocessing={"version": 1, "size": [8, 8], "mean": [1.0] * 3, "std": [1.0] * 3})
+try:
+    load_predictor("pictures")
+except ModuleNotFoundError as error:
+    assert 'pip install "lambda-seq[train]"' in str(error)
 shapes = (1, 4, 64, 16), (1, 1, 64, 16), (1, 1, 64, 8), (1, 16, 127)
 print(LF.plan(*(torch.empty(shape, device="meta") for shape in shapes)))
 """

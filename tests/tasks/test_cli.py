@@ -44,6 +44,11 @@ def test_images_fit_validate_test_predict(cli, pictures, rendered):
         assert set(chances) == {"down", "up"}
         assert sum(chances.values()) == pytest.approx(1, abs=1e-5)
         assert row["prediction"] == max(chances, key=chances.get)
+        assert row["input"] == row["id"]
+        assert row["label"] == Path(row["id"]).parent.name
+    resized = cli("predict", *IMAGES, "--data.path", pictures, *QUIET, "--data.image_size=[9,9]", code=1)
+    assert "the checkpoint saw other pictures than the data are now, size=[9, 9]" in resized.err
+    assert "give --data.image_size [8,8]" in resized.err
 
 
 def test_predict_unlabelled_images(cli, pictures, tmp_path):
@@ -55,7 +60,7 @@ def test_predict_unlabelled_images(cli, pictures, tmp_path):
     )
     table = pq.read_table("run/loose.parquet").to_pylist()
     assert [Path(row["id"]).name for row in table] == ["00.png", "01.png", "02.png"]
-    assert set(table[0]) == {"id", "prediction", "probability: down", "probability: up"}
+    assert list(table[0]) == ["id", "input", "prediction", "probability: down", "probability: up"]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +88,11 @@ def test_texts_fit_and_predict_jsonl(cli, stories):
     cli("predict", *TEXTS, "--data.path", stories, *QUIET, "--predictions.path", "p.jsonl")
     rows = [json.loads(line) for line in Path("p.jsonl").read_text().splitlines()]
     assert [row["id"] for row in rows] == [str(index) for index in range(8)]
-    assert set(rows[0]) == {"id", "prediction", "probability: canine", "probability: feline"}
+    assert list(rows[0]) == ["id", "input", "label", "prediction", "probability: canine", "probability: feline"]
+    assert [(row["input"], row["label"]) for row in rows] == [(row["text"], row["label"]) for row in texts(8)]
+    other = cli("predict", *TEXTS, "--data.path", stories, *QUIET, "--data.max_length=32", code=1)
+    assert "the checkpoint read other parts of texts than are read now, max_length=32" in other.err
+    assert "give --data.max_length 64" in other.err
 
 
 def test_images_as_sequences_into_an_encoder(cli, pictures):

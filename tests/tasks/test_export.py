@@ -38,7 +38,8 @@ def test_texts(cli, stories):
     assert torch.equal(model(batch["x"], batch["mask"]), task(batch))
     assert model.labels == ["canine", "feline"]
     assert model.tokenizer is None
-    assert model.preprocessing["tokens"] == {"kind": "words", "pad": 0, "vocab_size": 2**31}
+    words = {"kind": "words", "pad": 0, "vocab_size": 2**31, "part": "start"}
+    assert model.preprocessing["tokens"] == words | {"max_length": model.preprocessing["max_length"]}
     summary = json.loads(Path("run/summary.json").read_text())
     written = Path("run/model/README.md").read_text()
     assert f"| test/accuracy | {summary['test/accuracy']:.4f} |" in written
@@ -136,4 +137,4 @@ def test_the_card_says_what_goes_in(kind):
     assert "| test/accuracy | 0.5000 |" in text
     assert "preprocessing" in text
     kept = facts.preparation()
-    assert kept == {"input": kind, "mean": [1.0], "std": [2.0], "in_channels": 3, "image_size": [4, 5]}
+    assert kept == {"version": 1, "input": kind, "mean": [1.0], "std": [2.0], "in_channels": 3, "image_size": [4, 5]}

@@ -6,8 +6,8 @@ import json
 import pytest
 import torch
 
+from lambda_seq.inference.frontends import AudioFrontend
 from lambda_seq.tasks.facts import Audio, Facts, Pixels, Vocabulary
-from lambda_seq.tasks.frontends import AudioFrontend
 
 PICTURES = Facts(
     kind="image",
@@ -107,6 +107,7 @@ def test_the_front_end_and_what_a_saved_model_says_of_it():
     assert isinstance(CLIPS.frontend(), AudioFrontend)
     assert PICTURES.frontend() is TEXTS.frontend() is None
     assert CLIPS.preparation() == {
+        "version": 1,
         "input": "waveform",
         "audio": CLIPS.to_dict()["audio"],
         "in_channels": 1,
@@ -115,4 +116,4 @@ def test_the_front_end_and_what_a_saved_model_says_of_it():
     assert TEXTS.preparation()["tokens"] == {"kind": "bytes", "pad": 0, "vocab_size": 257}
     assert PICTURES.preparation() == {
         name: value for name, value in PICTURES.to_dict().items() if name not in ("labels", "options")
-    } | {"in_channels": 3, "image_size": [8, 8]}
+    } | {"version": 1, "in_channels": 3, "image_size": [8, 8]}

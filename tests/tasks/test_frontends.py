@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lambda_seq.tasks.frontends import AudioFrontend, LogMel, LogMelOptions, hertz_to_mel, mel_filters, mel_to_hertz
+from lambda_seq.inference.frontends import AudioFrontend, LogMel, LogMelOptions, hertz_to_mel, mel_filters, mel_to_hertz
 
 
 def samples(count=1000, rows=2, seed=0):

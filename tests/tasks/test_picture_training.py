@@ -188,7 +188,7 @@ def test_a_contact_sheet_beside_the_predictions(cli, pictures, tmp_path):
     assert np.asarray(Image.open("found/loose.png").convert("L")).std() > 10
     rows = [json.loads(line) for line in Path("found/loose.jsonl").read_text().splitlines()]
     assert [Path(row["id"]).name for row in rows] == [f"{index:02}.png" for index in range(5)]
-    assert set(rows[0]) == {"id", "prediction", "probability: down", "probability: up"}
+    assert list(rows[0]) == ["id", "input", "prediction", "probability: down", "probability: up"]
     without = cli("predict", *command, "--predictions.path=found/none.csv", "--predictions.sheet=0")
     assert "contact sheet" not in without.out
     assert not Path("found/none.png").exists()

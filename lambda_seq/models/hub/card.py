@@ -30,6 +30,7 @@ def model_card(model: Model, config: dict[str, Any], *, tokenized: bool, text: s
     kind = f"pipeline_tag: {task}\n" if task else ""
     takes = model.input_kind
     words = takes_words(config["preprocessing"])
+    raw = _raw(config["preprocessing"] or {}, generates)
     if words:
         takes += ", words as hashes"
     elif model.vocab_size is not None:
@@ -50,6 +51,7 @@ def model_card(model: Model, config: dict[str, Any], *, tokenized: bool, text: s
         *([text.strip()] if text else []),
         "\n".join(["| | |", "| :-- | :-- |", *(f"| {name} | {value} |" for name, value in facts)]),
         "## Use",
+        *([f"```python\n{_predictor(raw, where, generates)}\n```", "Or of inputs that were prepared:"] if raw else []),
         f"```python\n{_usage(model, where, tokenized, generates, words)}\n```",
         *_labels(config["labels"]),
         "## Options",
@@ -57,6 +59,24 @@ def model_card(model: Model, config: dict[str, Any], *, tokenized: bool, text: s
         *(["## Preprocessing", _json(config["preprocessing"])] if config["preprocessing"] else []),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _raw(preprocessing: dict[str, Any], generates: bool) -> str | None:
+    """Inputs as a person has them, as code; None of a model that does not say how these are read."""
+    if "clip_length" in preprocessing.get("audio", {}):
+        return '"one.wav", "another.mp3"'
+    if "size" in preprocessing:
+        return '"one.png", "another.jpg"'
+    tokens = preprocessing.get("tokens", {})
+    return '"some text", "another"' if "part" in tokens or (tokens and generates) else None
+
+
+def _predictor(raw: str, where: str, generates: bool) -> str:
+    """Code that needs nothing but raw inputs."""
+    lines = ["from lambda_seq import load_predictor", "", f"predictor = load_predictor({where!r})"]
+    if generates:
+        return "\n".join([*lines, 'print(predictor("some text", max_new_tokens=100, temperature=0.8).text)'])
+    return "\n".join([*lines, f"for found in predictor([{raw}]):", "    print(found)"])
 
 
 def _usage(model: Model, where: str, tokenized: bool, generates: bool, words: bool) -> str:
@@ -69,7 +89,8 @@ def _usage(model: Model, where: str, tokenized: bool, generates: bool, words: bo
         lines.append('x = torch.tensor([model.tokenizer.encode("some text").ids])  # (B, N)')
     else:
         example = INPUTS.get(model.input_kind, INPUTS["features"]).example
-        lines.append(example.format(in_channels=(model.options or {}).get("in_channels") or 1))
+        channels = (model.options or {}).get("in_channels") or (3 if model.input_kind == "image" else 1)
+        lines.append(example.format(in_channels=channels))
     if generates:
         lines.append("new = model.generate(x, 100, temperature=0.8)")
     else:

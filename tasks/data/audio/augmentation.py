@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lambda_seq.tasks.data.audio.waveforms import resample
+from lambda_seq.inference.clips import resample
 
 BANDS = 8  # of the equalizer, equally wide in octaves from LOWEST to half the sampling rate
 LOWEST = 60.0  # hertz
@@ -107,12 +107,3 @@ def shifted(samples: np.ndarray, places: int) -> np.ndarray:
     else:
         moved[: max(len(samples) + places, 0)] = samples[-places:]
     return moved
-
-
-def cropped(samples: np.ndarray, length: int, random: np.random.Generator | None = None) -> np.ndarray:
-    """At most `length` samples: a stretch at a random place, or without `random` the middle."""
-    spare = len(samples) - length
-    if spare <= 0:
-        return samples
-    begin = spare // 2 if random is None else int(random.integers(0, spare + 1))
-    return samples[begin : begin + length]

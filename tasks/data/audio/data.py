@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from lambda_seq.tasks.data.audio.augmentation import WaveformAugmentation, cropped
+from lambda_seq.inference.clips import Header, cropped
+from lambda_seq.inference.frontends import AudioFrontend, LogMelOptions, check_choices
+from lambda_seq.tasks.data.audio.augmentation import WaveformAugmentation
 from lambda_seq.tasks.data.audio.files import load_audio
-from lambda_seq.tasks.data.audio.waveforms import Clips, DecodedClips, Header, pad_clips, read_headers
+from lambda_seq.tasks.data.audio.waveforms import Clips, DecodedClips, pad_clips, read_headers
 from lambda_seq.tasks.data.audio.windows import Together, pad_windows
 from lambda_seq.tasks.data.batches import Batch
 from lambda_seq.tasks.data.labels import Rows
@@ -21,7 +23,6 @@ from lambda_seq.tasks.data.reading.cells import find_cells
 from lambda_seq.tasks.data.reading.media import MediaData
 from lambda_seq.tasks.data.reading.notes import note
 from lambda_seq.tasks.facts import Audio, Facts
-from lambda_seq.tasks.frontends import AudioFrontend, LogMelOptions, check_choices
 
 AUDIO_NAMES = ("audio", "file_name", "path", "file", "filename", "wav", "recording", "clip", "file_path", "audio_path")
 EVALUATIONS = ("whole", "windows")
@@ -36,7 +37,7 @@ class AudioData(MediaData):
     their headers before training begins, and all of them listed at once. Files that leave their length open, as those
     written to a pipe, and files that are several, one after another, are read to their end. Silence and a single sample
     are clips like any other. The network hears samples standardised as `standardize` says; see
-    `tasks.frontends.AudioFrontend`.
+    `lambda_seq.inference.frontends.AudioFrontend`.
 
     Args:
         path: a folder with one folder of wav, flac, ogg or mp3 files per class (or train/, validation/ and test/ of
@@ -131,6 +132,10 @@ class AudioData(MediaData):
         """The splits found at a path, or with `whole` all clips as one; see `load_audio`."""
         return load_audio(path, subset, whole)
 
+    def cells(self, rows: Rows, split: str) -> Clips:
+        """As `clips`."""
+        return self.clips(rows, split)
+
     def clips(self, rows: Rows, split: str) -> Clips:
         """The audio of these rows."""
         column = find_cells(rows.table, "audio_column", self.audio_column, AUDIO_NAMES, datasets.Audio, "audio")
@@ -187,6 +192,9 @@ class AudioData(MediaData):
             "max_length": most,
             "standardize": self.standardize,
             "representation": self.representation,
+            "clip_length": self.max_length,
+            "evaluate": self.evaluate,
+            "sample_bits": 16 if self.cache else None,
         }
         rows = self.split("train")
         rows = rows.take(_spread(len(rows)))
@@ -213,16 +221,22 @@ class AudioData(MediaData):
         augmentation = self.augmentation if training else None
         if training:
             self._note_bounds()
-        most = self.crop if training else self.max_length
+        most = self.crop if training else self._record.clip_length or self.max_length
         return AudioItems(clips, self.sampling_rate, most, decoded=decoded, augmentation=augmentation, seed=self.seed)
 
     def _in_order(self, rows: Rows, split: str) -> DataLoader:
         if self.evaluate != "windows":
             return super()._in_order(rows, split)
         clips = Together(self.rows_as_items(rows, split), self.batch_size)
-        collate = partial(pad_windows, most=self.crop, multiple=self.pad_to_multiple, at_once=self.batch_size)
+        most = self._record.max_length or self._most
+        collate = partial(pad_windows, most=most, multiple=self.pad_to_multiple, at_once=self.batch_size)
         options = self._loader_options() | {"batch_size": 1, "collate_fn": collate}
         return DataLoader(clips, shuffle=False, **options)
+
+    @property
+    def _record(self) -> Audio:
+        """What is heard of clips in evaluation, as a saved model knows it."""
+        return self.facts.audio  # type: ignore[return-value]  # which clips always have
 
     def _note_bounds(self) -> None:
         """Say which changes are too long for the clips and so made shorter."""

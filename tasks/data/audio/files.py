@@ -6,8 +6,8 @@ from pathlib import Path
 
 import datasets
 
+from lambda_seq.inference.clips import SUFFIXES
 from lambda_seq.tasks.data.audio.tones import TONES, tones
-from lambda_seq.tasks.data.audio.waveforms import SUFFIXES
 from lambda_seq.tasks.data.reading.layout import NO_ROWS, note_others, samples_by_split, visible_files
 from lambda_seq.tasks.data.reading.pictures import load_described, metadata_of
 from lambda_seq.tasks.data.reading.sources import is_saved, load_rows

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
+from lambda_seq.inference.batches import cut
 from lambda_seq.tasks.data.audio.waveforms import pad_clips
 from lambda_seq.tasks.data.batches import ClipWindowBatch, named
 
@@ -30,12 +30,6 @@ class Together(Dataset):
         """The items of a batch."""
         after = min((index + 1) * self.count, len(self.items))  # type: ignore[arg-type]
         return [self.items[row] for row in range(index * self.count, after)]
-
-
-def cut(samples: Tensor, most: int) -> list[Tensor]:
-    """Windows of at most `most` samples that cover all of them, one after another; the last ends where they do."""
-    begins = range(0, max(len(samples) - most, 0) + most, most)
-    return [samples[max(0, min(begin, len(samples) - most)) :][:most] for begin in begins]
 
 
 def pad_windows(batches: list[list[dict[str, Any]]], *, most: int, multiple: int, at_once: int) -> ClipWindowBatch:

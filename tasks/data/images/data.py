@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from lambda_seq.inference.pictures import Decoder, Look, check_colour, full_scale, greatest, in_order, look
 from lambda_seq.tasks.data.images.augmentation import PictureAugmentation
-from lambda_seq.tasks.data.images.decoding import Decoder, Look, Pictures, check_colour, full_scale, greatest, look
+from lambda_seq.tasks.data.images.decoding import Pictures
 from lambda_seq.tasks.data.labels import Rows
 from lambda_seq.tasks.data.reading.cells import find_cells, holds_paths, read_all
 from lambda_seq.tasks.data.reading.media import MediaData
@@ -122,6 +123,10 @@ class ImageData(MediaData):
         self.augmentation = PictureAugmentation(crop_scale, augment, augment_layers, augment_magnitude, erasing)
         self.crop_padding, self.flip, self.grey = crop_padding, flip, grey
 
+    def cells(self, rows: Rows, split: str) -> Pictures:
+        """As `pictures`."""
+        return self.pictures(rows, split)
+
     def pictures(self, rows: Rows, split: str) -> Pictures:
         """The images of these rows.
 
@@ -206,6 +211,7 @@ class ImageData(MediaData):
             std=np.maximum(std, 1.0).tolist(),
             background=decoder.background,
             full_scale=decoder.full_scale,
+            size=[height, width],
         )
         if self.as_sequence:
             return Facts(kind="features", options=options, labels=self.labels, pixels=pixels)
@@ -214,7 +220,8 @@ class ImageData(MediaData):
 
     def rows_as_items(self, rows: Rows, split: str, *, training: bool = False) -> Dataset:
         """Images as bytes, (C, H, W) or (H·W, C)."""
-        pictures, decoder, augment = self.pictures(rows, split), self.decoder, None
+        pictures, augment = self.pictures(rows, split), None
+        decoder = self.facts.pixels.decoder()  # type: ignore[union-attr]  # which pictures always have
         if training:
             decoder = replace(decoder, size=self._read_size)
             augment = Augmentation(self._padding, self.flip, self.seed)
@@ -294,7 +301,7 @@ class ImageItems(Dataset):
         if self.augment is not None:
             pixels = self.augment(pixels, epoch, row)
         if self.as_sequence:
-            pixels = pixels.reshape(len(pixels), -1).T  # (H·W, C)
+            pixels = in_order(pixels)
         item = {"x": torch.from_numpy(np.array(pixels)), "id": self.pictures.name(row)}
         labels = self.pictures.rows.labels
         return item if labels is None else item | {"label": int(labels[row])}

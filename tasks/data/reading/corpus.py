@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Int
 
+from lambda_seq.inference.tokens import as_text
 from lambda_seq.tasks.data.reading.cache import cached_table, in_batches
+from lambda_seq.tasks.data.reading.text_files import file_names
 from lambda_seq.tasks.data.reading.tokens import Tokens
 
 
@@ -64,6 +66,22 @@ class Texts:
 
     def __iter__(self) -> Iterator[bytes]:
         return _documents(self.table, self.column, self.indices)
+
+
+class DecodedTexts:
+    """The documents of a column as text, to be shown, each read when it is asked for.
+
+    Attributes:
+        names: of the files that they are, else numbers.
+    """
+
+    def __init__(self, table: datasets.Dataset, column: str) -> None:
+        self.names = file_names(table) or [str(row) for row in range(len(table))]
+        self._texts = table.select_columns(column).with_format("arrow")
+
+    def __getitem__(self, row: int) -> str:
+        cell: pa.Scalar = self._texts[row].column(0)[0]
+        return as_text(cell.as_buffer().to_pybytes()) if cell.is_valid else ""
 
 
 def sizes_of(table: datasets.Dataset, column: str) -> Int[np.ndarray, " documents"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import datasets
@@ -12,9 +11,10 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lambda_seq.inference.batches import pad_tokens
+from lambda_seq.inference.texts import Reading
 from lambda_seq.tasks.data.batches import SequenceBatch, named
 from lambda_seq.tasks.data.labels import LABEL_NAMES, Rows, find_column
-from lambda_seq.tasks.data.loading import padded_length
 from lambda_seq.tasks.data.reading.corpus import Corpus
 
 TEXT_NAMES = ("text", "sentence", "document", "content", "review")
@@ -38,34 +38,6 @@ def find_text_column(table: Any, given: str | None, label: str | None = None) ->
 
 def _is_text(kind: Any) -> bool:
     return isinstance(kind, datasets.Value) and kind.dtype in ("string", "large_string", "binary", "large_binary")
-
-
-@dataclass(frozen=True)
-class Reading:
-    """Where reading begins in a document that is longer than what is read of it.
-
-    Args:
-        most: tokens that are read at once.
-        part: "start", "middle", "end", or "random", which depends on seed, epoch and row.
-        stride: tokens from one window to the next.
-        seed: of random parts.
-    """
-
-    most: int
-    part: str = "start"
-    stride: int = 1
-    seed: int = 0
-
-    def begin(self, length: int, epoch: int, row: int) -> int:
-        """The first token that is read of a document of `length` tokens."""
-        spare = max(length - self.most, 0)
-        if self.part == "random":
-            return int(np.random.default_rng([self.seed, epoch, row]).integers(0, spare + 1))
-        return {"start": 0, "middle": spare // 2, "end": spare}[self.part]
-
-    def window(self, length: int, number: int) -> int:
-        """The first token of a window; the last window ends where the document does, and overlaps more."""
-        return min(number * self.stride, max(length - self.most, 0))
 
 
 class TextItems(Dataset):
@@ -110,10 +82,5 @@ class TextItems(Dataset):
 
 def pad(items: list[dict[str, Any]], *, multiple: int, most: int | None, value: int = 0) -> SequenceBatch:
     """A batch of rows of different lengths: "x" (B, N) padded with `value`, "mask" (B, N) True at real positions."""
-    length = padded_length(max(len(item["x"]) for item in items), multiple, most)
-    x = torch.full((len(items), length), value, dtype=torch.int64)
-    mask = torch.zeros(len(items), length, dtype=torch.bool)
-    for row, item in enumerate(items):
-        x[row, : len(item["x"])] = item["x"]
-        mask[row, : len(item["x"])] = True
+    x, mask = pad_tokens([item["x"] for item in items], multiple=multiple, most=most, value=value)
     return {"x": x, "mask": mask, **named(items)}

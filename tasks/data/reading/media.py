@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from lambda_seq.tasks.data.labels import Rows
 from lambda_seq.tasks.data.module import ClassificationData
+from lambda_seq.tasks.data.reading.cells import Cells
 
 
 class Origin(NamedTuple):
@@ -19,6 +22,16 @@ class Origin(NamedTuple):
 
 class MediaData(ClassificationData):
     """Rows of a table whose cells are files, or the names of files relative to the table's folder."""
+
+    @abstractmethod
+    def cells(self, rows: Rows, split: str) -> Cells:
+        """The files of these rows."""
+
+    def inputs(self, rows: Rows, split: str) -> tuple[list[str], Callable[[int], str]]:
+        """Paths, or numbers of rows that hold the bytes of files, which are no text."""
+        cells = self.cells(rows, split)
+        names = [cells.name(row) for row in range(len(cells))]
+        return names, lambda row: "" if names[row] == str(row) else names[row]
 
     def origin(self, rows: Rows, split: str) -> Origin:
         """Where the rows of a split, or of data to predict, come from."""

@@ -23,6 +23,11 @@ from lambda_seq.tasks.data.reading.text_tables import kind_of, open_binary
 FILE = "text file"  # the column with the names of files
 
 
+def file_names(table: datasets.Dataset) -> list[str] | None:
+    """The files that documents are; None of rows of a table."""
+    return table.select_columns(FILE)[:][FILE] if FILE in table.column_names else None
+
+
 def has_text_files(path: str | Path) -> bool:
     """Whether `path` is a .txt file, or a folder with such files and no tables (parquet, jsonl, csv) in it."""
     place = Path(path).expanduser()

@@ -18,12 +18,13 @@ import datasets
 import numpy as np
 from jaxtyping import Int
 
+from lambda_seq.inference.texts import Reading
 from lambda_seq.tasks.data.batches import Batch
 from lambda_seq.tasks.data.labels import Rows
 from lambda_seq.tasks.data.module import ClassificationData
 from lambda_seq.tasks.data.reading.cache import cached
 from lambda_seq.tasks.data.reading.corpus import Corpus
-from lambda_seq.tasks.data.reading.documents import Reading, TextItems, pad
+from lambda_seq.tasks.data.reading.documents import TextItems, pad
 from lambda_seq.tasks.data.reading.sources import load_rows
 from lambda_seq.tasks.facts import Facts
 

@@ -11,13 +11,14 @@ import numpy as np
 from jaxtyping import Int
 from torch.utils.data import DataLoader
 
+from lambda_seq.inference.texts import Reading
 from lambda_seq.tasks.data.batches import Batch
 from lambda_seq.tasks.data.labels import Rows, name_rows
 from lambda_seq.tasks.data.module import ClassificationData
-from lambda_seq.tasks.data.reading.corpus import Corpus, Texts, sizes_of
-from lambda_seq.tasks.data.reading.documents import Reading, TextItems, find_text_column, pad
+from lambda_seq.tasks.data.reading.corpus import Corpus, DecodedTexts, Texts, sizes_of
+from lambda_seq.tasks.data.reading.documents import TextItems, find_text_column, pad
 from lambda_seq.tasks.data.reading.notes import note
-from lambda_seq.tasks.data.reading.text_files import FILE, has_text_files, load_text_files
+from lambda_seq.tasks.data.reading.text_files import file_names, has_text_files, load_text_files
 from lambda_seq.tasks.data.reading.tokens import Tokens
 from lambda_seq.tasks.data.text.windows import PARTS, WholeDocuments, WindowItems, pad_documents
 from lambda_seq.tasks.facts import Facts, Vocabulary
@@ -132,7 +133,11 @@ class TextData(ClassificationData):
             "vocab_size": self.tokens.vocab_size,
             "max_length": self.max_length,
         }
-        return Facts(kind="tokens", options=options, labels=self.labels, tokens=Vocabulary(**self.tokens.facts))
+        part = "middle" if self.part == "random" else self.part
+        read: dict[str, Any] = {"part": part, "max_length": self.max_length}
+        read |= {"stride": self.stride} if self.part == "windows" else {}
+        tokens = Vocabulary(**self.tokens.facts, **read)
+        return Facts(kind="tokens", options=options, labels=self.labels, tokens=tokens)
 
     def keep(self, name: str) -> None:
         """Turn the texts of a split into ids, unless these are their bytes."""
@@ -146,19 +151,23 @@ class TextData(ClassificationData):
     def rows_as_items(self, rows: Rows, split: str, *, training: bool = False) -> TextItems:
         """Tokens, (N,); in training those of the part or window that an epoch reads."""
         corpus = Corpus(rows.table, self._column(rows), self.tokens)
-        names = rows.table.select_columns(FILE)[:][FILE] if FILE in rows.table.column_names else None
+        names = file_names(rows.table)
         if (empty := np.flatnonzero(corpus.lengths[rows.indices] == 0)).size:
             known = split in self.splits and rows.table is self.splits[split].table
             where = f"{split} split of path={self.path!r}" if known else f"predict_path={self.predict_path!r}"
             found = name_rows(rows.table, rows.indices[empty])
             note(f"{where}: {len(empty)} of {len(rows)} texts are empty: {found}; they stay, without a token")
-        windows = self.part == "windows"
-        if training and windows and self.train_windows == "all":
+        if not training:
+            return TextItems(rows, corpus, self._record.reading(), names)
+        if self.part == "windows" and self.train_windows == "all":
             return WindowItems(rows, corpus, Reading(self.max_length, stride=self.stride), names)
-        part = self.part
-        if part in ("random", "windows"):
-            part = "random" if training else "middle"
+        part = "random" if self.part == "windows" else self.part
         return TextItems(rows, corpus, Reading(self.max_length, part, self.stride, self.seed), names)
+
+    def inputs(self, rows: Rows, split: str) -> tuple[list[str], Callable[[int], str]]:
+        """Names of files, or numbers of rows, and the texts."""
+        texts = DecodedTexts(rows.table, self._column(rows))
+        return texts.names, texts.__getitem__
 
     def training_ids(self) -> Iterator[Int[np.ndarray, " N"]]:
         """What is read at once of each training text; of one that is read in windows, or anywhere, each window."""
@@ -185,6 +194,11 @@ class TextData(ClassificationData):
         collate = partial(pad_documents, at_once=self.batch_size, **self._padding)
         options = self._loader_options() | {"batch_size": 1, "collate_fn": collate}
         return DataLoader(documents, shuffle=False, **options)
+
+    @property
+    def _record(self) -> Vocabulary:
+        """What is read of texts in evaluation, as a saved model knows it."""
+        return self.facts.tokens  # type: ignore[return-value]  # which texts always have
 
     @property
     def _padding(self) -> dict[str, Any]:

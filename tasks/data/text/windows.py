@@ -9,15 +9,11 @@ import torch
 from jaxtyping import Int
 from torch.utils.data import Dataset
 
+from lambda_seq.inference.texts import count_windows
 from lambda_seq.tasks.data.batches import WindowBatch, named
 from lambda_seq.tasks.data.reading.documents import TextItems, pad
 
 PARTS = ("start", "middle", "end", "random", "windows")
-
-
-def count_windows(lengths: Int[np.ndarray, " B"], most: int, stride: int) -> Int[np.ndarray, " B"]:
-    """Windows of `most` tokens, begun every `stride` tokens, that cover documents of these lengths; at least one."""
-    return 1 + -(-np.maximum(lengths - most, 0) // stride)
 
 
 class WindowItems(TextItems):
@@ -74,8 +70,8 @@ class WholeDocuments(Dataset):
 
     def _document(self, row: int) -> dict[str, Any]:
         length = int(self.items.documents[row])
-        begins = [self.items.reading.window(length, number) for number in range(int(self.counts[row]))]
-        return self.items.item(row) | {"windows": [self.items.tokens(row, begin) for begin in begins]}
+        windows = [self.items.tokens(row, begin) for begin in self.items.reading.begins(length)]
+        return self.items.item(row) | {"windows": windows}
 
 
 def pad_documents(batches: list[list[dict[str, Any]]], *, at_once: int, **options: Any) -> WindowBatch:

@@ -43,3 +43,27 @@ def test_many_labels_stay_readable(tmp_path):
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "99. `class 99`\n\nand 200 more in config.json" in card
     assert from_pretrained(tmp_path).labels[299] == "class 299"
+
+
+@pytest.mark.parametrize(
+    ("preprocessing", "raw"),
+    [
+        ({"size": [8, 8], "mean": [1.0], "std": [2.0]}, '"one.png", "another.jpg"'),
+        ({"audio": {"clip_length": 100}}, '"one.wav", "another.mp3"'),
+        ({"tokens": {"kind": "bytes", "part": "start"}}, '"some text", "another"'),
+        ({"audio": {"sampling_rate": 8000}}, None),
+        (None, None),
+    ],
+)
+def test_models_that_say_how_inputs_are_read_show_the_predictor(tmp_path, preprocessing, raw):
+    build().save_pretrained(tmp_path, preprocessing=preprocessing)
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert ("load_predictor" in card) == (raw is not None)
+    assert raw is None or f"predictor([{raw}])" in card
+
+
+def test_grey_pictures_have_one_channel_in_the_code(tmp_path):
+    build("lambda_resnet_tiny", in_channels=1).save_pretrained(tmp_path)
+    assert "torch.zeros(1, 1, 224, 224)" in (tmp_path / "README.md").read_text(encoding="utf-8")
+    build("lambda_resnet_tiny").save_pretrained(tmp_path)
+    assert "torch.zeros(1, 3, 224, 224)" in (tmp_path / "README.md").read_text(encoding="utf-8")

@@ -5,10 +5,10 @@ import pytest
 import torch
 from small_audio import SPLITS, clip_folder
 
+from lambda_seq.inference.frontends import AudioFrontend, LogMelOptions
 from lambda_seq.tasks.baselines.audio import PARTS, statistics
 from lambda_seq.tasks.baselines.registry import fit_baseline
 from lambda_seq.tasks.data import AudioData
-from lambda_seq.tasks.frontends import AudioFrontend, LogMelOptions
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch.utils.data import Dataset, SequentialSampler
 
-from lambda_seq.tasks.data.loading import EpochSampler, ResumableLoader, padded_length
+from lambda_seq.inference.batches import padded_length
+from lambda_seq.tasks.data.loading import EpochSampler, ResumableLoader
 
 
 class Echo(Dataset):

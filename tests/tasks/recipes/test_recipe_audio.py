@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from small_audio import clip_folder, write_clip
 
+from lambda_seq.inference.frontends import LogMelOptions
 from lambda_seq.models import accepted_options
 from lambda_seq.tasks.data import AudioData
-from lambda_seq.tasks.frontends import LogMelOptions
 from lambda_seq.tasks.recipes.audio import OPTIONS, Clips, choose, measure, strides_of
 
 

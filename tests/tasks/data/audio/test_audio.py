@@ -15,11 +15,11 @@ from paths import DATA
 from small_audio import SPLITS, clip_folder, sound, spoil, write_clip
 from small_data import write_jsonl
 
+from lambda_seq.inference.frontends import LogMelOptions
 from lambda_seq.tasks.data import AudioData
 from lambda_seq.tasks.data.audio.augmentation import WaveformAugmentation
 from lambda_seq.tasks.data.audio.files import load_audio
 from lambda_seq.tasks.data.audio.tones import KINDS, TONES
-from lambda_seq.tasks.frontends import LogMelOptions
 
 
 @pytest.fixture
@@ -45,7 +45,14 @@ def test_facts_and_batches_of_a_folder(folder):
         "labels": ["high", "low"],
         "input": "waveform",
         "options": {"num_classes": 2, "in_channels": 1, "max_length": 600},
-        "audio": {"sampling_rate": 4000, "max_length": 600, "standardize": "clip", "representation": "waveform"},
+        "audio": {
+            "sampling_rate": 4000,
+            "max_length": 600,
+            "standardize": "clip",
+            "representation": "waveform",
+            "clip_length": 600,
+            "evaluate": "whole",
+        },
     }
     assert json.loads(json.dumps(data.facts.to_dict())) == data.facts.to_dict()  # primitives
     train = batches(data.train_dataloader())
@@ -163,7 +170,7 @@ def test_mixed_rates_become_that_of_most_clips_or_the_one_given(folder, caplog):
     assert first(data.train_dataloader())["mask"].sum(1).max() == 1500
     caplog.clear()
     given = AudioData(str(folder), batch_size=13, sampling_rate=2000)
-    assert given.facts.audio == replace(data.facts.audio, sampling_rate=2000, max_length=750)
+    assert given.facts.audio == replace(data.facts.audio, sampling_rate=2000, max_length=750, clip_length=750)
     assert first(given.train_dataloader())["mask"].sum(1).max() == 750
     assert not caplog.text
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from lambda_seq.tasks.data.audio.augmentation import WaveformAugmentation, cropped, equalized, shifted
+from lambda_seq.inference.clips import cropped
+from lambda_seq.tasks.data.audio.augmentation import WaveformAugmentation, equalized, shifted
 
 RATE = 8000
 ALL = WaveformAugmentation(speed=0.1, equalizer=3, shift=0.01, gap=0.05, noise=(10, 40), gain=6, polarity=True)

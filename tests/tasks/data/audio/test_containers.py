@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from lambda_seq.tasks.data.audio.waveforms import read_header, read_samples
+from lambda_seq.inference.clips import read_header, read_samples
 
 RATE = 16000
 ID3 = b"ID3\x04\x00\x00\x00\x02\x00\x00" + b"\xff\xfb\x90\x00" * 8192  # 32 KiB of a cover that looks like frames
@@ -145,7 +145,7 @@ def test_a_flac_of_unknown_length(tmp_path, stereo, monkeypatch):
     raw = encoded("FLAC", stereo=stereo)
     whole = read_samples(raw, RATE)
     for block in (1 << 22, 1000):  # as for a file that is longer than a block
-        monkeypatch.setattr("lambda_seq.tasks.data.audio.waveforms.BLOCK", block)
+        monkeypatch.setattr("lambda_seq.inference.clips.BLOCK", block)
         assert np.array_equal(both(of_unknown_length(raw), tmp_path), whole)
         assert np.array_equal(both(raw, tmp_path), whole)
     for read in (read_header, lambda source: read_samples(source, RATE)):
@@ -162,7 +162,7 @@ def test_what_follows_a_flac_is_not_decoded(tmp_path):
 def test_blocks_are_the_file(kind, monkeypatch):
     raw = encoded(kind)
     whole = read_samples(raw, RATE)
-    monkeypatch.setattr("lambda_seq.tasks.data.audio.waveforms.BLOCK", 999)
+    monkeypatch.setattr("lambda_seq.inference.clips.BLOCK", 999)
     assert np.array_equal(read_samples(raw, RATE), whole)
 
 

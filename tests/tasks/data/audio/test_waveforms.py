@@ -10,17 +10,10 @@ import soundfile
 import torch
 from small_audio import sound, write_clip
 
-from lambda_seq.tasks.data.audio.waveforms import (
-    Clips,
-    DecodedClips,
-    pad_clips,
-    read_all,
-    read_header,
-    read_headers,
-    read_samples,
-    resample,
-)
+from lambda_seq.inference.clips import read_header, read_samples, resample
+from lambda_seq.tasks.data.audio.waveforms import Clips, DecodedClips, pad_clips, read_headers
 from lambda_seq.tasks.data.labels import Rows
+from lambda_seq.tasks.data.reading.cells import read_all
 
 
 def tone(hertz, rate, seconds=0.5):

@@ -4,10 +4,11 @@ import pytest
 import torch
 from small_audio import SPLITS, clip_folder
 
+from lambda_seq.inference.batches import cut
+from lambda_seq.inference.frontends import LogMelOptions
 from lambda_seq.tasks.classification import Classification
 from lambda_seq.tasks.data import AudioData
-from lambda_seq.tasks.data.audio.windows import Together, cut, pad_windows
-from lambda_seq.tasks.frontends import LogMelOptions
+from lambda_seq.tasks.data.audio.windows import Together, pad_windows
 
 ENCODER = {"dim": 8, "depth": 1, "heads": 2, "scope": 3, "norm": "rms"}
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from small_data import image_folder, write_jsonl
 
+from lambda_seq.inference.pictures import Decoder, full_scale, look
 from lambda_seq.tasks.data import ImageData
-from lambda_seq.tasks.data.images.decoding import Decoder, full_scale, look
 
 DRAWING = np.zeros((8, 8, 4), np.uint8)  # black, on a transparent ground
 DRAWING[2:6, 2:6, 3] = 255

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 from small_data import image_folder, picture
 
+from lambda_seq.inference.pictures import Decoder
 from lambda_seq.tasks.data import ImageData
-from lambda_seq.tasks.data.images.data import Augmentation, Decoder
+from lambda_seq.tasks.data.images.data import Augmentation
 
 
 def first(loader):

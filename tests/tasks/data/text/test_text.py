@@ -13,14 +13,14 @@ import pytest
 import torch
 from small_data import QUIET, SHORT, TINY_ENCODER, texts, write_jsonl
 
+from lambda_seq.inference.texts import Reading, count_windows
 from lambda_seq.models.words import word_ids
 from lambda_seq.tasks.classification import Classification
 from lambda_seq.tasks.data import CorpusData, TextData
 from lambda_seq.tasks.data.reading.cache import in_batches
 from lambda_seq.tasks.data.reading.corpus import Corpus, Texts
-from lambda_seq.tasks.data.reading.documents import Reading, pad
+from lambda_seq.tasks.data.reading.documents import pad
 from lambda_seq.tasks.data.reading.tokens import Tokens
-from lambda_seq.tasks.data.text.windows import count_windows
 
 TEXTS = ("--config", "tasks/configs/text_classification.yaml", "--data.batch_size=8", *TINY_ENCODER)
 WINDOWS = ("--data.part=windows", "--data.max_length=16", "--data.stride=8")
@@ -50,7 +50,7 @@ def test_tokens_are_bytes_plus_one(tmp_path):
     assert batch["label"].tolist() == [0, 1, 0]
     assert batch["id"] == ["0", "1", "2"]
     assert items.facts.options == {"num_classes": 2, "vocab_size": 257, "max_length": 4}
-    assert items.facts.tokens.to_dict() == Tokens().facts
+    assert items.facts.tokens.to_dict() == Tokens().facts | {"max_length": 4, "part": "start"}
 
 
 def test_a_missing_text_is_an_empty_one(tmp_path):

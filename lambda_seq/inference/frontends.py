@@ -1,4 +1,4 @@
-"""What stands between the samples of a batch and the network: standardised loudness, log-mel frames."""
+"""What stands between a batch and the network: standardised pixels or loudness, log-mel frames."""
 
 from __future__ import annotations
 
@@ -193,6 +193,27 @@ class AudioFrontend(nn.Module):
         if self.standardize == "train":
             x = (x - self.waveform_mean) / self.waveform_std
         return x if mask is None else x.masked_fill(~mask, 0)
+
+
+class Standardized(nn.Module):
+    """(x − mean) / std per channel, of bytes (B, C, H, W) or (B, N, C)."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """In float32."""
+        return standardized(x, self.mean, self.std), mask
+
+
+def standardized(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """(x − mean) / std of bytes, with a mean and std (C,) of each channel; x is (B, C, H, W) or (B, N, C)."""
+    shape = (-1, 1, 1) if x.ndim == 4 else (-1,)
+    return (x - mean.view(shape)) / std.view(shape)
 
 
 def check_choices(representation: str, standardize: str) -> None:
