@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import heapq
 import json
+import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -39,6 +41,8 @@ class Table(Protocol):
 class ClassTable:
     """A row for each prediction: id, the likeliest class, and the probability of each class.
 
+    Of probabilities that are no numbers none is likeliest, and the row names no class.
+
     Args:
         labels: names of the classes.
     """
@@ -52,10 +56,10 @@ class ClassTable:
     def rows(self, prediction: dict[str, Any]) -> list[list[Any]]:
         """The rows of a batch: "id", names, and "probabilities" (B, classes)."""
         probabilities = prediction["probabilities"]
-        best = probabilities.argmax(-1).tolist()
+        columns = (probabilities.argmax(-1).tolist(), probabilities.isnan().any(-1).tolist(), probabilities.tolist())
         return [
-            [name, self.labels[index], *row]
-            for name, index, row in zip(prediction["id"], best, probabilities.tolist(), strict=True)
+            [name, None if nan else self.labels[index], *row]
+            for name, index, nan, row in zip(prediction["id"], *columns, strict=True)
         ]
 
     def rest(self) -> list[list[Any]]:
@@ -167,6 +171,7 @@ class PredictionFile(BasePredictionWriter):
             raise ValueError(f"predictions.path={path!r}: unknown kind of file; expected {', '.join(WRITERS)}")
         self.path, self.sheet = path, Sheet(sheet)
         self.count = 0
+        self._broken: list[str] = []  # ids of predictions that are not finite
         self._writer: Writer | None = None
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -184,7 +189,7 @@ class PredictionFile(BasePredictionWriter):
         own = getattr(pl_module, "prediction_table", None)
         self._table: Table = ClassTable(pl_module.labels) if own is None else own()  # type: ignore[arg-type]
         self._writer, self.count = WRITERS[target.suffix.lower()](self._partial, self._table.columns), 0
-        self.sheet = Sheet(self.sheet.most)
+        self.sheet, self._broken = Sheet(self.sheet.most), []
 
     def write_on_batch_end(
         self,
@@ -199,6 +204,7 @@ class PredictionFile(BasePredictionWriter):
         """Write the rows of a batch."""
         if self._writer is None:
             return
+        self._broken += broken(prediction)
         self._write(self._table.rows(prediction))
         if isinstance(self._table, ClassTable):
             self.sheet.add(batch, prediction, self._table.labels)
@@ -211,6 +217,12 @@ class PredictionFile(BasePredictionWriter):
         self._close()
         self._partial.replace(self._target)
         print(f"{self.count} predictions: {self._target}")
+        if self._broken:
+            print(
+                f"warning: {len(self._broken)} predictions hold numbers that are not finite, the first is that of "
+                f"{self._broken[0]}; check the data for NaN, or compute with --trainer.precision 32-true",
+                file=sys.stderr,
+            )
         if self.sheet.draw(self._target.with_suffix(".png")):
             print(f"contact sheet: {self._target.with_suffix('.png')}")
 
@@ -227,6 +239,13 @@ class PredictionFile(BasePredictionWriter):
         if self._writer is not None:
             self._writer.close()
         self._writer = None
+
+
+def broken(prediction: dict[str, Any]) -> list[str]:
+    """Ids of the rows of a batch in which a number is not finite."""
+    numbers = [part for part in prediction.values() if isinstance(part, Tensor) and part.is_floating_point()]
+    finite = [part.reshape(len(part), -1).isfinite().all(-1).tolist() for part in numbers]
+    return [name for name, *each in zip(prediction["id"], *finite, strict=True) if not all(each)]
 
 
 class Sheet:
@@ -251,6 +270,8 @@ class Sheet:
         values, classes = (found.tolist() for found in chances.max(-1))
         for row, (value, best) in enumerate(zip(values, classes, strict=True)):
             self._count += 1
+            if math.isnan(value):
+                continue  # which is neither certain nor uncertain
             for heap, rank in ((self._certain, value), (self._uncertain, -value)):
                 if len(heap) < self.most or rank > heap[0][0]:
                     picture = pixels[row].movedim(0, -1).cpu().numpy()
