@@ -119,6 +119,11 @@ class Data(LightningDataModule, ABC):
         """Whether there is a test split that can be tested."""
         return "test" in self.splits
 
+    @property
+    def divided(self) -> int | None:
+        """A number that tells which rows are held out of those for training; None where none are, or none known."""
+        return None
+
     def training_ids(self) -> Iterable[Int[np.ndarray, " N"]] | None:
         """Token ids of all that is trained on, of one document after another; None where there are none to go through.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from abc import abstractmethod
 from dataclasses import replace
 from pathlib import Path
@@ -114,6 +115,12 @@ class ClassificationData(Data):
     def tested(self) -> bool:
         """Whether there is a test split, with labels."""
         return "test" in self.splits and self.splits["test"].labels is not None
+
+    @property
+    def divided(self) -> int | None:
+        """See `Data.divided`."""
+        rows = self.splits["train"]
+        return None if len(rows) == len(rows.table) else zlib.crc32(rows.indices.astype(np.int64).tobytes())
 
     @property
     def labels(self) -> list[str]:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import datasets
 import pyarrow as pa
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+LOCK = "lock"  # file in a folder where something is made
+YOUNG = 10.0  # seconds in which a process that has made such a folder has locked it
 AT_ONCE = 8 * 2**20  # bytes of rows that are held in memory together while a table is written
 
 Item = TypeVar("Item")
@@ -35,17 +45,53 @@ def cached(name: str, make: Callable[[Path], None], folder: str | Path | None = 
     if place.exists():
         return place
     home.mkdir(parents=True, exist_ok=True)
-    workshop = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=home))
-    try:
+    with _workshop(home, name) as workshop:
         make(workshop / name)
         try:
             os.rename(workshop / name, place)
         except OSError:  # a folder that another process has put there meanwhile
             if not place.exists():
                 raise
-    finally:
-        shutil.rmtree(workshop, ignore_errors=True)
     return place
+
+
+@contextmanager
+def _workshop(home: Path, name: str) -> Iterator[Path]:
+    """A new folder, to make something of this name in; those of processes that were killed while they did go."""
+    for left in home.glob(f".{glob.escape(name)}-*"):
+        if _abandoned(left):
+            shutil.rmtree(left, ignore_errors=True)
+    workshop = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=home))
+    with (workshop / LOCK).open("w") as lock:
+        with suppress(OSError):  # a file system without locks, where nothing is taken for abandoned
+            _lock(lock)
+        try:
+            yield workshop
+        finally:
+            shutil.rmtree(workshop, ignore_errors=True)
+
+
+def _abandoned(workshop: Path) -> bool:
+    """Whether no process works there any more: the lock of one that is gone is open."""
+    try:
+        if time.time() - workshop.stat().st_mtime < YOUNG:
+            return False
+        with (workshop / LOCK).open("r+") as lock:
+            _lock(lock)
+    except OSError:
+        return False
+    return True
+
+
+def _lock(file: IO[str]) -> None:
+    """Lock a file until it is closed.
+
+    Raises:
+        OSError: it is locked, or cannot be.
+    """
+    if fcntl is None:
+        raise OSError("Python has no locks on this system")
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def cached_table(kind: str, depends_on: Any, schema: pa.Schema, batches: Callable[[], Iterable[Any]]) -> Any:
