@@ -9,7 +9,7 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from lambda_seq.tasks.callbacks.pictures import Shown, draw_sheet
 from lambda_seq.tasks.checkpointing.storage import PARTIAL
+from lambda_seq.tasks.locks import lock
 
 
 class Table(Protocol):
@@ -173,9 +174,14 @@ class PredictionFile(BasePredictionWriter):
         self.count = 0
         self._broken: list[str] = []  # ids of predictions that are not finite
         self._writer: Writer | None = None
+        self._locked: IO[str] | None = None  # the file that is written, for no other process
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open a file beside the final one, which takes its place when all is written."""
+        """Open a file beside the final one, which takes its place when all is written.
+
+        Raises:
+            ValueError: no path, or another prediction writes there.
+        """
         if self.path is None:
             raise ValueError("predictions.path: none given; name a file to write")
         if not getattr(trainer.strategy, "leads", True):  # another process writes the same rows
@@ -186,6 +192,7 @@ class PredictionFile(BasePredictionWriter):
             target = target.with_stem(f"{target.stem}-{share['rank']}")
         target.parent.mkdir(parents=True, exist_ok=True)
         self._target, self._partial = target, target.with_name(target.name + PARTIAL)
+        self._lock()
         own = getattr(pl_module, "prediction_table", None)
         self._table: Table = ClassTable(pl_module.labels) if own is None else own()  # type: ignore[arg-type]
         self._writer, self.count = WRITERS[target.suffix.lower()](self._partial, self._table.columns), 0
@@ -214,8 +221,9 @@ class PredictionFile(BasePredictionWriter):
         if self._writer is None:
             return
         self._write(self._table.rest())
-        self._close()
+        self._finish()
         self._partial.replace(self._target)
+        self._close()
         print(f"{self.count} predictions: {self._target}")
         if self._broken:
             print(
@@ -235,10 +243,30 @@ class PredictionFile(BasePredictionWriter):
         if rows and self._writer is not None:
             self._writer.write(rows)
 
-    def _close(self) -> None:
+    def _lock(self) -> None:
+        """Let no other process write this file."""
+        self._locked = self._partial.open("a", encoding="utf-8")
+        try:
+            lock(self._locked)
+        except BlockingIOError as error:
+            self._close()
+            raise ValueError(
+                f"predictions.path: another prediction is writing {self._target}; wait for its end, or give another "
+                "path with --predictions.path"
+            ) from error
+        except OSError:  # a system or a file system without locks
+            self._close()
+
+    def _finish(self) -> None:
         if self._writer is not None:
             self._writer.close()
         self._writer = None
+
+    def _close(self) -> None:
+        self._finish()
+        if self._locked is not None:
+            self._locked.close()
+        self._locked = None
 
 
 def broken(prediction: dict[str, Any]) -> list[str]:

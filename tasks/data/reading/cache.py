@@ -12,15 +12,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import datasets
 import pyarrow as pa
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from lambda_seq.tasks.locks import lock
 
 LOCK = "lock"  # file in a folder where something is made
 YOUNG = 10.0  # seconds in which a process that has made such a folder has locked it
@@ -62,9 +59,9 @@ def _workshop(home: Path, name: str) -> Iterator[Path]:
         if _abandoned(left):
             shutil.rmtree(left, ignore_errors=True)
     workshop = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=home))
-    with (workshop / LOCK).open("w") as lock:
+    with (workshop / LOCK).open("w") as file:
         with suppress(OSError):  # a file system without locks, where nothing is taken for abandoned
-            _lock(lock)
+            lock(file)
         try:
             yield workshop
         finally:
@@ -76,22 +73,11 @@ def _abandoned(workshop: Path) -> bool:
     try:
         if time.time() - workshop.stat().st_mtime < YOUNG:
             return False
-        with (workshop / LOCK).open("r+") as lock:
-            _lock(lock)
+        with (workshop / LOCK).open("r+") as file:
+            lock(file)
     except OSError:
         return False
     return True
-
-
-def _lock(file: IO[str]) -> None:
-    """Lock a file until it is closed.
-
-    Raises:
-        OSError: it is locked, or cannot be.
-    """
-    if fcntl is None:
-        raise OSError("Python has no locks on this system")
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def cached_table(kind: str, depends_on: Any, schema: pa.Schema, batches: Callable[[], Iterable[Any]]) -> Any:

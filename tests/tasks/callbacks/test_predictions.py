@@ -81,6 +81,18 @@ def test_an_interrupted_prediction_leaves_the_former_file(tmp_path):
     assert path.read_text() == "former"
 
 
+def test_two_predictions_at_once_are_not_mixed(tmp_path):
+    path = tmp_path / "predictions.csv"
+    first = write(path)
+    with pytest.raises(ValueError, match=r"predictions.path: another prediction is writing .*predictions.csv; wait"):
+        write(path)
+    first.on_predict_end(TRAINER, MODEL)
+    assert len(path.read_text(encoding="utf-8").splitlines()) == 4
+    write(path).on_exception(TRAINER, MODEL, KeyboardInterrupt())
+    write(path).on_predict_end(TRAINER, MODEL)  # one that has ended is in no one's way
+    assert [file.name for file in tmp_path.iterdir()] == ["predictions.csv"]
+
+
 def test_each_process_has_its_own_file(tmp_path):
     share = {"num_replicas": 2, "rank": 1}
     trainer = SimpleNamespace(strategy=None, distributed_sampler_kwargs=share)
