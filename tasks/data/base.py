@@ -15,6 +15,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lambda_seq.tasks.data.batches import Batch
+from lambda_seq.tasks.data.reading.notes import note
 from lambda_seq.tasks.facts import Facts
 
 LOADED: dict[TrainerFn | None, tuple[str, ...]] = {  # which splits a trainer loads
@@ -113,6 +114,14 @@ class Data(LightningDataModule, ABC):
     def facts(self) -> Facts:
         """What the model has to know."""
         return self.measure()
+
+    def note_held_out(self, name: str, what: str) -> None:
+        """Say what is held out of the training data for a split that there is not."""
+        note(f"path={self.path!r} has no {name} split: {what} held out for it. Choose with --data.{name}_fraction")
+
+    def note_not_held_out(self) -> None:
+        """Say that `test_fraction` is for data without a test split."""
+        note(f"path={self.path!r} has a test split, which is taken: test_fraction={self.test_fraction} is left out")
 
     @property
     def tested(self) -> bool:

@@ -89,7 +89,11 @@ class ClassificationData(Data):
             if name not in splits and fraction:
                 if len(splits["train"]) < 2:
                     raise ValueError(f"path={self.path!r}: too few training rows to hold some out for {name}")
+                every = len(splits["train"])
                 splits["train"], splits[name] = carve(splits["train"], fraction, self.split_seed)
+                self.note_held_out(name, f"{len(splits[name])} of {every} training rows")
+            elif name == "test" and fraction:
+                self.note_not_held_out()
         return splits
 
     def _labelled(self, rows: Rows, name: str) -> Rows | None:

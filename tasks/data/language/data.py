@@ -164,6 +164,9 @@ class CorpusData(Data):
         for name, share in (("test", self.test_fraction), ("validation", self.validation_fraction)):
             if name not in parts and share:
                 parts["train"], parts[name] = parts["train"].cut(self._sizes(parts["train"].table), share)
+                self.note_held_out(name, f"the last {share:g} of the training text")
+            elif name == "test" and share:
+                self.note_not_held_out()
         return parts
 
     def _streams(self) -> dict[str, Any]:
