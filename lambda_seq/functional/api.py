@@ -41,7 +41,8 @@ def lambda_layer(
         value: (B, U, *N, V).
         embedding: (U, K, *R), R odd and centred: index j is context offset m − n = j − (R − 1) / 2; causal: any R,
             m − n = j − (R − 1). None for content only.
-        mask: (B, *N), True at real positions. Others add nothing; a row without real positions gives zeros.
+        mask: (B, *N), True at real positions. Others add nothing, whatever stands there, NaN included, and their
+            outputs are zeros.
         causal: position n sees m ≤ n only (1D).
         key_norm: "softmax", "l2" or "none", over the visible positions, each channel of each u on its own.
         algorithm: "auto" takes what `plan` finds fastest; "naive" is the definition, in memory n · m · k; the others
@@ -63,10 +64,10 @@ def lambda_layer(
         return _nothing(query, key, value, embedding)
     if torch.jit.is_tracing() and embedding is not None:
         _check_trace(embedding, problem)
+    if mask is not None:  # what stands at padding may be NaN, which stays one when it is multiplied by zero
+        query, value = (part.masked_fill(~mask[:, None, ..., None], 0) for part in (query, value))
     if algorithm == "naive":
         return naive.lambda_layer(query, key, value, embedding, mask=mask, causal=causal, key_norm=key_norm)
-    if mask is not None:
-        value = value.masked_fill(~mask[:, None, ..., None], 0)
     if problem.dims == 1:
         query, value = as_image(query), as_image(value)
         key = None if key is None else as_image(key)

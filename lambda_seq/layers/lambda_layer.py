@@ -155,6 +155,8 @@ class LambdaLayer(NormOwner):
         if documents is not None:
             packing = self._packing(x, mask, documents)
             mask = packing.mask
+        if mask is not None:  # what stands at padding may be NaN, which would stay one in gradients times zero
+            x = x.masked_fill(~mask[..., None], 0)
         query, key, value = self._projections(x, mask)
         output = self.sequence.lambda_layer(
             query,

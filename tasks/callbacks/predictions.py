@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import heapq
 import json
+import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,6 +20,7 @@ from torch import Tensor
 
 from lambda_seq.tasks.callbacks.pictures import Shown, draw_sheet
 from lambda_seq.tasks.checkpointing.storage import PARTIAL
+from lambda_seq.tasks.locks import lock
 
 
 class Table(Protocol):
@@ -39,6 +42,8 @@ class Table(Protocol):
 class ClassTable:
     """A row for each prediction: id, the likeliest class, and the probability of each class.
 
+    Of probabilities that are no numbers none is likeliest, and the row names no class.
+
     Args:
         labels: names of the classes.
     """
@@ -52,10 +57,10 @@ class ClassTable:
     def rows(self, prediction: dict[str, Any]) -> list[list[Any]]:
         """The rows of a batch: "id", names, and "probabilities" (B, classes)."""
         probabilities = prediction["probabilities"]
-        best = probabilities.argmax(-1).tolist()
+        columns = (probabilities.argmax(-1).tolist(), probabilities.isnan().any(-1).tolist(), probabilities.tolist())
         return [
-            [name, self.labels[index], *row]
-            for name, index, row in zip(prediction["id"], best, probabilities.tolist(), strict=True)
+            [name, None if nan else self.labels[index], *row]
+            for name, index, nan, row in zip(prediction["id"], *columns, strict=True)
         ]
 
     def rest(self) -> list[list[Any]]:
@@ -168,10 +173,16 @@ class PredictionFile(BasePredictionWriter):
             raise ValueError(f"predictions.path={path!r}: unknown kind of file; expected {', '.join(WRITERS)}")
         self.path, self.sheet = path, Sheet(sheet)
         self.count = 0
+        self._broken: list[str] = []  # ids of predictions that are not finite
         self._writer: Writer | None = None
+        self._locked: IO[str] | None = None  # the file that is written, for no other process
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open a file beside the final one, which takes its place when all is written."""
+        """Open a file beside the final one, which takes its place when all is written.
+
+        Raises:
+            ValueError: no path, or another prediction writes there.
+        """
         if self.path is None:
             raise ValueError("predictions.path: none given; name a file to write")
         if not getattr(trainer.strategy, "leads", True):  # another process writes the same rows
@@ -182,6 +193,7 @@ class PredictionFile(BasePredictionWriter):
             target = target.with_stem(f"{target.stem}-{share['rank']}")
         target.parent.mkdir(parents=True, exist_ok=True)
         self._target, self._partial = target, target.with_name(target.name + PARTIAL)
+        self._lock()
         own = getattr(pl_module, "prediction_table", None)
         self._table: Table = ClassTable(pl_module.labels) if own is None else own()  # type: ignore[arg-type]
         by_row = isinstance(self._table, ClassTable | AnswerTable)
@@ -190,7 +202,7 @@ class PredictionFile(BasePredictionWriter):
         if self._known is not None:
             columns = {"id": columns.pop("id"), **dict.fromkeys(self._known.columns, "string"), **columns}
         self._writer, self.count = WRITERS[target.suffix.lower()](self._partial, columns), 0
-        self.sheet = Sheet(self.sheet.most)
+        self.sheet, self._broken = Sheet(self.sheet.most), []
 
     def write_on_batch_end(
         self,
@@ -205,6 +217,7 @@ class PredictionFile(BasePredictionWriter):
         """Write the rows of a batch."""
         if self._writer is None:
             return
+        self._broken += broken(prediction)
         rows = self._table.rows(prediction)
         if self._known is not None:
             rows = [[name, *self._known.of(name), *row] for name, *row in rows]
@@ -217,9 +230,16 @@ class PredictionFile(BasePredictionWriter):
         if self._writer is None:
             return
         self._write(self._table.rest())
-        self._close()
+        self._finish()
         self._partial.replace(self._target)
+        self._close()
         print(f"{self.count} predictions: {self._target}")
+        if self._broken:
+            print(
+                f"warning: {len(self._broken)} predictions hold numbers that are not finite, the first is that of "
+                f"{self._broken[0]}; check the data for NaN, or compute with --trainer.precision 32-true",
+                file=sys.stderr,
+            )
         if self.sheet.draw(self._target.with_suffix(".png")):
             print(f"contact sheet: {self._target.with_suffix('.png')}")
 
@@ -232,10 +252,37 @@ class PredictionFile(BasePredictionWriter):
         if rows and self._writer is not None:
             self._writer.write(rows)
 
-    def _close(self) -> None:
+    def _lock(self) -> None:
+        """Let no other process write this file."""
+        self._locked = self._partial.open("a", encoding="utf-8")
+        try:
+            lock(self._locked)
+        except BlockingIOError as error:
+            self._close()
+            raise ValueError(
+                f"predictions.path: another prediction is writing {self._target}; wait for its end, or give another "
+                "path with --predictions.path"
+            ) from error
+        except OSError:  # a system or a file system without locks
+            self._close()
+
+    def _finish(self) -> None:
         if self._writer is not None:
             self._writer.close()
         self._writer = None
+
+    def _close(self) -> None:
+        self._finish()
+        if self._locked is not None:
+            self._locked.close()
+        self._locked = None
+
+
+def broken(prediction: dict[str, Any]) -> list[str]:
+    """Ids of the rows of a batch in which a number is not finite."""
+    numbers = [part for part in prediction.values() if isinstance(part, Tensor) and part.is_floating_point()]
+    finite = [part.reshape(len(part), -1).isfinite().all(-1).tolist() for part in numbers]
+    return [name for name, *each in zip(prediction["id"], *finite, strict=True) if not all(each)]
 
 
 class Sheet:
@@ -260,6 +307,8 @@ class Sheet:
         values, classes = (found.tolist() for found in chances.max(-1))
         for row, (value, best) in enumerate(zip(values, classes, strict=True)):
             self._count += 1
+            if math.isnan(value):
+                continue  # which is neither certain nor uncertain
             for heap, rank in ((self._certain, value), (self._uncertain, -value)):
                 if len(heap) < self.most or rank > heap[0][0]:
                     picture = pixels[row].movedim(0, -1).cpu().numpy()

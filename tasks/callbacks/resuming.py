@@ -31,6 +31,9 @@ COURSE = (
     *("trainer.max_epochs", "trainer.max_steps", "trainer.accumulate_grad_batches", "trainer.limit_train_batches"),
     *("trainer.overfit_batches", "trainer.callbacks", "model.warmup", "model.final_lr", "model.schedule_steps"),
 )
+# What says which rows are held out of those for training, and of what data they are:
+HELD_OUT = ("data.split_seed", "data.validation_fraction", "data.test_fraction", "data.label_column")
+SOURCE = ("data.class_path", "data.path", "data.subset")
 # What says where results go, how they are shown or how fast they come, but not what they are. Of the optimizer counts
 # what it is made with, however that was given.
 SILENT = (
@@ -61,6 +64,8 @@ class Resuming(Callback):
     - Options of the optimizer are the new ones; its moments are kept. Another class has other moments: refused.
     - In the middle of an epoch, other batches begin behind the last row that was trained, if the rows come in the same
       order and those that are done make whole steps. Otherwise rows would be trained twice or never: refused.
+    - Other rows that are held out of the training, some of which were trained on, are refused; if it is the data that
+      have changed, it is said.
     - The seed stays that of the first run.
 
     Each is said in a line on stderr.
@@ -122,7 +127,7 @@ class Resuming(Callback):
         """Compare, now that all is restored; carry out and say so, or refuse.
 
         Raises:
-            ValueError: rows of the epoch would be trained twice or never.
+            ValueError: rows of the epoch would be trained twice or never, or rows that were trained on be held out.
         """
         if self.checkpoint is None:
             return
@@ -136,6 +141,7 @@ class Resuming(Callback):
             )
             self._replan(trainer, pl_module)
             return
+        self._check_held_out(now)
         self._place_batches(trainer, now)
         course = any(self._was[name] != now[name] for name in ("schedule", "steps_per_epoch"))
         if course or self._was["groups"] != now["groups"]:
@@ -156,6 +162,7 @@ class Resuming(Callback):
         return {
             "options": self.options,
             "order": order,
+            "divided": getattr(trainer.datamodule, "divided", None),  # type: ignore[attr-defined]
             "rows": None if loader is None or isinstance(loader, StreamLoader) else len(loader.dataset),
             "batch": replicas * (getattr(loader, "batch_size", None) or 1),  # rows, on all devices
             "schedule": tuple(getattr(module, "schedule", None) or ()),
@@ -216,6 +223,23 @@ class Resuming(Callback):
         raise ValueError(
             f"model.optimizer: the checkpoint {self.checkpoint} has the states of {found}, or begin a new training, "
             "without --ckpt_path; Classification starts one from these weights with --model.init_from"
+        )
+
+    def _check_held_out(self, now: dict[str, Any]) -> None:
+        """Refuse to validate or test by rows that were trained on."""
+        was: dict[str, Any] = self._was  # type: ignore[assignment]
+        differing = self._differing()
+        if now["divided"] in (None, was.get("divided", now["divided"])) or any(name in SOURCE for name in differing):
+            return
+        give = [f"--{name} {_short(was['options'].get(name))}" for name in HELD_OUT if name in differing]
+        if give:
+            raise ValueError(
+                f"ckpt_path: {self.checkpoint} was trained on rows that would be held out now; give {' '.join(give)}, "
+                "or begin anew without --ckpt_path"
+            )
+        _say(
+            "the training rows have changed, and so have those that are held out of them: some may have been trained "
+            "on, which makes figures of validation and test too good; keep such rows in splits of their own"
         )
 
     def _place_batches(self, trainer: Trainer, now: dict[str, Any]) -> None:

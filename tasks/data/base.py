@@ -15,6 +15,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lambda_seq.tasks.data.batches import Batch
+from lambda_seq.tasks.data.reading.notes import note
 from lambda_seq.tasks.facts import Facts
 
 LOADED: dict[TrainerFn | None, tuple[str, ...]] = {  # which splits a trainer loads
@@ -114,10 +115,23 @@ class Data(LightningDataModule, ABC):
         """What the model has to know."""
         return self.measure()
 
+    def note_held_out(self, name: str, what: str) -> None:
+        """Say what is held out of the training data for a split that there is not."""
+        note(f"path={self.path!r} has no {name} split: {what} held out for it. Choose with --data.{name}_fraction")
+
+    def note_not_held_out(self) -> None:
+        """Say that `test_fraction` is for data without a test split."""
+        note(f"path={self.path!r} has a test split, which is taken: test_fraction={self.test_fraction} is left out")
+
     @property
     def tested(self) -> bool:
         """Whether there is a test split that can be tested."""
         return "test" in self.splits
+
+    @property
+    def divided(self) -> int | None:
+        """A number that tells which rows are held out of those for training; None where none are, or none known."""
+        return None
 
     def training_ids(self) -> Iterable[Int[np.ndarray, " N"]] | None:
         """Token ids of all that is trained on, of one document after another; None where there are none to go through.

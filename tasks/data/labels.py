@@ -144,6 +144,12 @@ def _classes(table: datasets.Dataset, column: str, where: str) -> tuple[list[str
     cells = table.select_columns(column).with_format("arrow")[:].column(0)
     if isinstance(kind, datasets.ClassLabel):
         rows = pc.fill_null(cells, MISSING).to_numpy().astype(np.int64)
+        if (strange := np.flatnonzero(rows >= len(kind.names))).size:
+            raise ValueError(
+                f"label_column={column!r} of the {where}: {len(strange)} rows have numbers without a name, such as "
+                f"{rows[strange[0]]} in row {strange[0]}; the column has {len(kind.names)} names: {some(kind.names)}. "
+                "Correct or remove these rows, or save the table with all names"
+            )
         return list(kind.names), np.maximum(rows, MISSING)
     if pa.types.is_nested(cells.type):
         raise ValueError(

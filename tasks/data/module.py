@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -91,7 +92,11 @@ class ClassificationData(Data):
             if name not in splits and fraction:
                 if len(splits["train"]) < 2:
                     raise ValueError(f"path={self.path!r}: too few training rows to hold some out for {name}")
+                every = len(splits["train"])
                 splits["train"], splits[name] = carve(splits["train"], fraction, self.split_seed)
+                self.note_held_out(name, f"{len(splits[name])} of {every} training rows")
+            elif name == "test" and fraction:
+                self.note_not_held_out()
         return splits
 
     def _labelled(self, rows: Rows, name: str) -> Rows | None:
@@ -117,6 +122,12 @@ class ClassificationData(Data):
     def tested(self) -> bool:
         """Whether there is a test split, with labels."""
         return "test" in self.splits and self.splits["test"].labels is not None
+
+    @property
+    def divided(self) -> int | None:
+        """See `Data.divided`."""
+        rows = self.splits["train"]
+        return None if len(rows) == len(rows.table) else zlib.crc32(rows.indices.astype(np.int64).tobytes())
 
     @property
     def labels(self) -> list[str]:

@@ -225,6 +225,22 @@ def test_padding_changes_nothing(algorithm, length, extra, causal, seed, device)
     torch.testing.assert_close(found["embedding"], expected["embedding"], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("what", [float("nan"), float("inf")])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("algorithm", ["naive", *FAST])
+def test_what_stands_at_padding_does_not_matter_even_nan(algorithm, causal, what, device):
+    """Neither to outputs nor to a gradient, which at padding is zero."""
+    inputs = make((12,), (5,), causal=causal, device=device)
+    inputs.mask = torch.arange(12, device=device) < torch.tensor([[7], [12]], device=device)
+    inputs.grad = inputs.grad * inputs.mask[:, None, :, None]
+    expected = inputs.run_with_gradients(algorithm)
+    for name in ("query", "key", "value"):
+        given = getattr(inputs, name).detach().masked_fill(~inputs.mask[:, None, :, None], what)
+        setattr(inputs, name, given.requires_grad_())
+    for name, found in inputs.run_with_gradients(algorithm).items():
+        torch.testing.assert_close(found, expected[name], rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("algorithm", FAST)
 @properties
 @given(place=st.integers(0, 39), scope=st.sampled_from([1, 2, 9, 40]), seed=st.integers(0, 2**16))

@@ -157,6 +157,32 @@ def test_padding_changes_nothing_in_training(length, extra, norm, causal, seed):
         torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
 
 
+@LEAKS
+@pytest.mark.parametrize("what", [float("nan"), float("inf"), 1e30])
+@pytest.mark.parametrize("norm", ["batch", "layer", "rms", "none"])
+@pytest.mark.parametrize("kind", ["sequence", "causal", "image", "documents"])
+def test_what_stands_at_padding_reaches_neither_outputs_nor_gradients(kind, norm, what):
+    """Not even where a gradient of zero is multiplied with it."""
+    layer = (
+        LambdaLayer2d(8, scope=3, norm=norm)
+        if kind == "image"
+        else (LambdaLayer1d(8, scope=4 if kind == "causal" else 5, norm=norm, causal=kind == "causal"))
+    )
+    shape = (4, 3) if kind == "image" else (12,)
+    mask = torch.arange(12).view(shape) < torch.tensor([12, 7]).view(2, *[1] * len(shape))
+    documents = torch.arange(12).ge(3).long().expand(2, -1) if kind == "documents" else None
+    x = torch.randn(2, *shape, 8)
+    found = []
+    for padding in (0.0, what):
+        layer.zero_grad()
+        given = x.masked_fill(~mask[..., None], padding).requires_grad_()
+        output = layer(given.movedim(-1, 1), mask).movedim(1, -1) if kind == "image" else layer(given, mask, documents)
+        output[mask].square().sum().backward()
+        found.append([output[mask].detach(), given.grad[mask], *(weight.grad for weight in layer.parameters())])
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+
+
 @pytest.mark.parametrize("norm", ["batch", "layer", "rms"])
 def test_bfloat16_autocast(norm):
     layer = LambdaLayer1d(8, scope=5, norm=norm)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -163,6 +164,9 @@ class CorpusData(Data):
         for name, share in (("test", self.test_fraction), ("validation", self.validation_fraction)):
             if name not in parts and share:
                 parts["train"], parts[name] = parts["train"].cut(self._sizes(parts["train"].table), share)
+                self.note_held_out(name, f"the last {share:g} of the training text")
+            elif name == "test" and share:
+                self.note_not_held_out()
         return parts
 
     def _streams(self) -> dict[str, Any]:
@@ -217,6 +221,14 @@ class CorpusData(Data):
             ValueError: there is no such split, or no text in it.
         """
         return self._documents(self._split(name), f"the {name} split of path={self.path!r}")
+
+    @property
+    def divided(self) -> int | None:
+        """See `Data.divided`."""
+        part = self.splits["train"]
+        if self.streaming or (len(part.index) == len(part.table) and (part.end == 1).all()):
+            return None
+        return zlib.crc32(np.concatenate([part.index, part.begin, part.end]).astype(np.float64).tobytes())
 
     def training_ids(self) -> Iterator[Int[np.ndarray, " N"]] | None:
         """The training documents in pieces of `length`; None of a stream."""

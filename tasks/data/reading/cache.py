@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import datasets
 import pyarrow as pa
 
+from lambda_seq.tasks.locks import lock
+
+LOCK = "lock"  # file in a folder where something is made
+YOUNG = 10.0  # seconds in which a process that has made such a folder has locked it
 AT_ONCE = 8 * 2**20  # bytes of rows that are held in memory together while a table is written
 
 Item = TypeVar("Item")
@@ -35,17 +42,42 @@ def cached(name: str, make: Callable[[Path], None], folder: str | Path | None = 
     if place.exists():
         return place
     home.mkdir(parents=True, exist_ok=True)
-    workshop = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=home))
-    try:
+    with _workshop(home, name) as workshop:
         make(workshop / name)
         try:
             os.rename(workshop / name, place)
         except OSError:  # a folder that another process has put there meanwhile
             if not place.exists():
                 raise
-    finally:
-        shutil.rmtree(workshop, ignore_errors=True)
     return place
+
+
+@contextmanager
+def _workshop(home: Path, name: str) -> Iterator[Path]:
+    """A new folder, to make something of this name in; those of processes that were killed while they did go."""
+    for left in home.glob(f".{glob.escape(name)}-*"):
+        if _abandoned(left):
+            shutil.rmtree(left, ignore_errors=True)
+    workshop = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=home))
+    with (workshop / LOCK).open("w") as file:
+        with suppress(OSError):  # a file system without locks, where nothing is taken for abandoned
+            lock(file)
+        try:
+            yield workshop
+        finally:
+            shutil.rmtree(workshop, ignore_errors=True)
+
+
+def _abandoned(workshop: Path) -> bool:
+    """Whether no process works there any more: the lock of one that is gone is open."""
+    try:
+        if time.time() - workshop.stat().st_mtime < YOUNG:
+            return False
+        with (workshop / LOCK).open("r+") as file:
+            lock(file)
+    except OSError:
+        return False
+    return True
 
 
 def cached_table(kind: str, depends_on: Any, schema: pa.Schema, batches: Callable[[], Iterable[Any]]) -> Any:

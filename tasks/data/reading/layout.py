@@ -31,6 +31,7 @@ SPLIT_NAMES = {
 }
 ALIASES = {alias: split for split, aliases in SPLIT_NAMES.items() for alias in aliases}
 SHARD = re.compile(r"([a-z]+)([-._ ]?\d+([-._ ]of[-._ ]\d+)?([-._ ][0-9a-f]{8,})?)?")  # train, train-3, train-0-of-2
+PART = re.compile(r"(.*?)[-._ ](\d+)[-._ ]of[-._ ](\d+)")
 ENDINGS = {*KINDS, *PACKED, ".txt"}
 JUNK = ("__MACOSX", "__pycache__", "Thumbs.db", "desktop.ini")  # what programs leave behind
 NO_ROWS = ("config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json")  # what is beside rows
@@ -133,6 +134,18 @@ def tables_by_split(folder: Path, files: Iterable[Path], whole: bool = False) ->
     elif odd := [file.name for file, split in spoken.items() if split not in (None, "train")]:
         note(f"path={str(folder)!r}: {some(odd, 3)}: not taken for a split, as no file is named for training likewise")
     return _without_strays(folder, named)
+
+
+def note_missing_parts(folder: Path, files: Iterable[Path]) -> None:
+    """Say of which tables in several files, called NAME-1-of-3 and so on, not all files are there."""
+    parts: dict[tuple[Path, str, int], set[int]] = {}
+    for file in files:
+        if found := PART.match(stem(file)):
+            parts.setdefault((file.parent, found[1], int(found[3])), set()).add(int(found[2]))
+    for (place, name, count), numbers in parts.items():
+        if len(numbers) < count:
+            which = (place / name).relative_to(folder)
+            note(f"path={str(folder)!r}: of {which} only {len(numbers)} of its {count} files are there: get the others")
 
 
 def samples_by_split(folder: Path, files: Iterable[Path], whole: bool = False) -> dict[str, list[Sample]]:

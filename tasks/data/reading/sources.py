@@ -16,7 +16,14 @@ from datasets.exceptions import DatasetGenerationError
 from huggingface_hub import metadata_load
 from yaml import YAMLError
 
-from lambda_seq.tasks.data.reading.layout import NO_ROWS, SPLIT_NAMES, named_split, tables_by_split, visible_files
+from lambda_seq.tasks.data.reading.layout import (
+    NO_ROWS,
+    SPLIT_NAMES,
+    named_split,
+    note_missing_parts,
+    tables_by_split,
+    visible_files,
+)
 from lambda_seq.tasks.data.reading.notes import note, some
 from lambda_seq.tasks.data.reading.pictures import is_picture, load_pictures
 from lambda_seq.tasks.data.reading.tables import KINDS, is_table, read_tables, stream_tables
@@ -150,6 +157,8 @@ def _load_file(file: Path, streaming: bool) -> dict[str, Any]:
 
 def _read(files: dict[str, list[Path]], where: Path, streaming: bool) -> dict[str, Any]:
     read = stream_tables if streaming else read_tables
+    if where.is_dir():
+        note_missing_parts(where, [file for members in files.values() for file in members])
     return {split: read(str(where), members) for split, members in files.items()}
 
 

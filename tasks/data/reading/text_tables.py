@@ -128,18 +128,24 @@ def csv_schema(file: Path, stream: io.TextIOWrapper) -> pa.Schema:
 
 
 def csv_rows(file: Path, stream: io.TextIOWrapper) -> Iterator[Part]:
-    """Rows of text, empty cells missing; lines without anything are left out."""
+    """Rows of text, empty cells missing; lines without anything are left out, which is said of a single column."""
     rows = _reader(file, stream)
     names = _header(file, rows)
     line = rows.line_num + 1
     short: list[int] = []
+    bare: list[int] = []  # lines without anything
+    blank: list[int] = []  # those of them that have rows behind
     for cells in rows:
         if len(cells) > len(names) and any(cells[len(names) :]):
             raise BadFileError(
                 f"{file}, line {line}: {len(cells)} cells, but the header has {len(names)}; put cells that hold the "
                 "separator between quotation marks"
             )
-        if cells:  # no empty line
+        if not cells:
+            bare.append(line)
+        else:
+            blank.extend(bare)
+            bare.clear()
             if len(cells) < len(names):
                 short.append(line)
             found = dict(zip(names, (cell or None for cell in cells), strict=False))
@@ -150,6 +156,24 @@ def csv_rows(file: Path, stream: io.TextIOWrapper) -> Iterator[Part]:
             f"{file}: {len(short)} rows have fewer cells than the header, the first in line {short[0]}; what they lack "
             "is taken as empty"
         )
+    if blank and len(names) == 1:
+        note(
+            f"{file}: {len(blank)} empty lines between rows are left out, the first is line {blank[0]}; write rows "
+            'without text as ""'
+        )
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, none of whose values is lost because another has its name."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = some(sorted({name for name in names if names.count(name) > 1}))
+        raise ValueError(f"an object gives several values to {twice}")
+    return found
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def json_schema(file: Path, stream: io.TextIOWrapper, first: bool) -> pa.Schema:
@@ -177,7 +201,7 @@ def _lines(file: Path, stream: io.TextIOWrapper) -> Iterator[Part]:
     for number, line in enumerate(stream, 1):
         if line.strip():
             try:
-                yield Part(number, len(line), json.loads(line))
+                yield Part(number, len(line), DECODER.decode(line))
             except (ValueError, RecursionError) as error:
                 raise BadFileError(
                     f"{file}, line {number}: no JSON that can be read ({_reason(error)}); expected one object a line"
@@ -198,7 +222,7 @@ def _values(file: Path, text: str) -> Iterable[Part]:
 
 def _decoded(file: Path, text: str) -> Iterator[Part]:
     """The values of a list, or those that stand one after another."""
-    decoder, place, line, gap = json.JSONDecoder(), 0, 1, " \t\r\n"
+    place, line, gap = 0, 1, " \t\r\n"
     listed = text.lstrip(gap).startswith("[")
     if listed:
         place, gap = text.index("[") + 1, gap + ","
@@ -209,7 +233,7 @@ def _decoded(file: Path, text: str) -> Iterator[Part]:
         if place == len(text) or (listed and text[place] == "]"):
             break
         try:
-            value, end = decoder.raw_decode(text, place)
+            value, end = DECODER.raw_decode(text, place)
         except (ValueError, RecursionError) as error:
             bad = getattr(error, "lineno", line)
             raise BadFileError(f"{file}, line {bad}: no JSON that can be read ({_reason(error)})") from error

@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from lambda_seq.tasks.callbacks.predictions import PredictionFile
+from lambda_seq.tasks.callbacks.predictions import AnswerTable, PredictionFile
+from lambda_seq.tasks.language_modelling import DocumentTable
 
 MODEL = SimpleNamespace(labels=["cät", "dog, small"])
 TRAINER = SimpleNamespace(strategy=None, distributed_sampler_kwargs=None)
@@ -20,11 +21,11 @@ COLUMNS = ["id", "prediction", "probability: cät", "probability: dog, small"]
 ROWS = [["a b.png", "dog, small", 0.25, 0.75], ["1", "cät", 1.0, 0.0], ["2", "cät", 0.5, 0.5]]
 
 
-def write(path, trainer=TRAINER):
+def write(path, trainer=TRAINER, model=MODEL, batches=BATCHES):
     writer = PredictionFile(str(path))
-    writer.on_predict_start(trainer, MODEL)
-    for index, batch in enumerate(BATCHES):
-        writer.write_on_batch_end(trainer, MODEL, batch, None, None, index, 0)
+    writer.on_predict_start(trainer, model)
+    for index, batch in enumerate(batches):
+        writer.write_on_batch_end(trainer, model, batch, None, None, index, 0)
     return writer
 
 
@@ -34,7 +35,7 @@ def test_each_kind_of_file(tmp_path, suffix, capsys):
     writer = write(path)
     assert not path.exists()  # until it is whole
     writer.on_predict_end(TRAINER, MODEL)
-    assert capsys.readouterr().out == f"3 predictions: {path}\n"
+    assert capsys.readouterr() == (f"3 predictions: {path}\n", "")
     assert [file.name for file in path.parent.iterdir()] == [path.name]
     if suffix == "parquet":
         found = [list(row.values()) for row in pq.read_table(path).to_pylist()]
@@ -51,11 +52,45 @@ def test_each_kind_of_file(tmp_path, suffix, capsys):
     assert found == ROWS
 
 
+NAN = float("nan")
+NO_NUMBERS = {
+    "classes": (None, "probabilities", [[0.25, 0.75], [NAN, 0.5], [0.5, 0.5]], ["dog, small", "", "cät"]),
+    "answers": (AnswerTable, "answers", [[1.0, 2.0], [float("inf"), 0.0], [0.0, 0.0]], None),
+    "documents": (DocumentTable, "nats", [1.0, NAN, 2.0], ["1", "1", "1"]),
+}
+
+
+@pytest.mark.parametrize("kind", NO_NUMBERS)
+def test_answers_that_are_no_numbers_are_said(tmp_path, kind, capsys):
+    """And name no class: where probabilities are NaN, none is likeliest."""
+    table, name, values, second = NO_NUMBERS[kind]
+    model = MODEL if table is None else SimpleNamespace(prediction_table=table)
+    batch = {"id": ["a", "b", "c"], name: torch.tensor(values), "tokens": torch.ones(3).long(), "bytes": torch.ones(3)}
+    writer = write(tmp_path / "found.csv", model=model, batches=[batch])
+    writer.on_predict_end(TRAINER, model)
+    assert "warning: 1 predictions hold numbers that are not finite, the first is that of b;" in capsys.readouterr().err
+    rows = list(csv.reader((tmp_path / "found.csv").read_text(encoding="utf-8").splitlines()))[1:]
+    assert [row[0] for row in rows] == ["a", "b", "c"]
+    assert second is None or [row[1] for row in rows] == second
+
+
 def test_an_interrupted_prediction_leaves_the_former_file(tmp_path):
     path = tmp_path / "predictions.csv"
     path.write_text("former")
     write(path).on_exception(TRAINER, MODEL, KeyboardInterrupt())
     assert path.read_text() == "former"
+
+
+def test_two_predictions_at_once_are_not_mixed(tmp_path):
+    path = tmp_path / "predictions.csv"
+    first = write(path)
+    with pytest.raises(ValueError, match=r"predictions.path: another prediction is writing .*predictions.csv; wait"):
+        write(path)
+    first.on_predict_end(TRAINER, MODEL)
+    assert len(path.read_text(encoding="utf-8").splitlines()) == 4
+    write(path).on_exception(TRAINER, MODEL, KeyboardInterrupt())
+    write(path).on_predict_end(TRAINER, MODEL)  # one that has ended is in no one's way
+    assert [file.name for file in tmp_path.iterdir()] == ["predictions.csv"]
 
 
 def test_each_process_has_its_own_file(tmp_path):

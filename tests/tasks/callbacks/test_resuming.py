@@ -209,6 +209,52 @@ def test_more_rows_from_the_end_of_an_epoch(run, steps, stories):
     assert len(rows(steps, 1)) == len(rows(steps, 2)) == 40
 
 
+@pytest.fixture
+def undivided(stories):
+    """Texts without a split for validation, which so is held out of those for training: 10 steps an epoch."""
+    (stories / "validation.jsonl").unlink()
+    write_jsonl(stories / "train.jsonl", texts(44))
+    return stories
+
+
+@pytest.mark.parametrize(
+    ("before", "changed", "give"),
+    [
+        ((), ("--data.split_seed=1",), "--data.split_seed 0"),
+        slow(
+            ("--data.validation_fraction=0",),
+            ("--data.validation_fraction=0.1", "--data.split_seed=2"),
+            "--data.split_seed 0 --data.validation_fraction 0.0",
+        ),
+    ],
+)
+def test_rows_that_were_trained_on_are_not_held_out(run, steps, undivided, before, changed, give):
+    run(*TEXTS, *before, "--trainer.max_steps=10")
+    result = run(*TEXTS, *before, *changed, GO_ON, code=1)
+    assert f"last.ckpt was trained on rows that would be held out now; give {give}, or begin anew" in result.err
+    assert not steps
+
+
+@pytest.mark.slow
+def test_other_rows_that_are_held_out_as_the_data_have_changed(run, undivided):
+    run(*TEXTS, "--trainer.max_steps=10")
+    write_jsonl(undivided / "train.jsonl", texts(54))
+    result = run(*TEXTS, GO_ON, "--trainer.max_steps=11")
+    assert any(line.startswith("the training rows have changed, and so have those") for line in said(result))
+
+
+@pytest.mark.slow
+def test_text_that_was_trained_on_is_not_held_out(run, stories):
+    corpus = ("fit", "--config", "tasks/configs/language_modelling.yaml", *TINY_ENCODER, *QUIET, "--data.path=book")
+    corpus = (*corpus, *COMMON, "--data.length=24", "--data.batch_size=4", "--trainer.callbacks=[]")
+    corpus = (*corpus, "--trainer.max_epochs=2", "--trainer.val_check_interval=1.0")
+    Path("book").mkdir()
+    Path("book/book.txt").write_text("".join(f"{row} is a line\n" for row in range(200)))
+    run(*corpus, "--trainer.max_epochs=1")
+    result = run(*corpus, "--data.validation_fraction=0.2", GO_ON, code=1)
+    assert "would be held out now; give --data.validation_fraction 0.05" in result.err
+
+
 @pytest.mark.parametrize(
     ("optimizer", "changed", "option", "value"),
     [

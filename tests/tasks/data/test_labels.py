@@ -2,6 +2,7 @@
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from lambda_seq.tasks.data.labels import Rows, carve, encode_labels, find_column, find_label_column
@@ -14,6 +15,13 @@ def table(**columns):
 def named(values, names):
     features = datasets.Features(label=datasets.ClassLabel(names=names))
     return datasets.Dataset.from_dict({"label": values}, features=features)
+
+
+def beyond(*values):
+    """Numbers of two classes as a parquet file may hold them, which `datasets` does not look at when it maps one."""
+    numbers = datasets.Dataset.from_dict({"label": values}).data.table.column(0)
+    features = datasets.Features(label=datasets.ClassLabel(names=["a", "b"]))
+    return datasets.Dataset(pa.Table.from_arrays([numbers], schema=features.arrow_schema))
 
 
 def test_columns_by_name_by_type_and_as_given():
@@ -122,6 +130,11 @@ def test_rows_of_test_without_labels(test, numbers):
         ),
         ({"train": table(label=[["a"], ["b", "c"]])}, r"holds .*, such as \['a'\]; expected one class"),
         ({"train": table(label=[{"name": "a"}, {"name": "b"}])}, "expected one class name or whole number a row"),
+        (
+            {"train": beyond(0, 1, 5, 5)},
+            r"train split of here: 2 rows have numbers without a name, such as 5 in row 2;",
+        ),
+        ({"train": named([0, 1], ["a", "b"]), "test": beyond(0, 2)}, r"test split of here: 1 rows .* 2 names: a, b\."),
         ({"train": table(label=["a", "a"])}, "all training rows have the same label, 'a'"),
         ({"train": table(label=[0.5, 1.5])}, "holds 0.5; expected a class name or a whole number"),
     ],

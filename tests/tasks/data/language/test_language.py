@@ -64,12 +64,14 @@ def test_training_reads_any_bytes_and_leaves_empty_documents_out(novels):
     assert data.facts.tokens.kind == "bytes"
 
 
-def test_the_end_of_the_training_text_is_held_out(tmp_path):
+def test_the_end_of_the_training_text_is_held_out(tmp_path, caplog):
     text = bytes(range(97, 122)) * 40  # 1000 bytes
     (tmp_path / "one.txt").write_bytes(text)
     data = CorpusData(str(tmp_path / "one.txt"), length=64, validation_fraction=0.1, test_fraction=0.05)
     assert targets(data.val_dataloader()) == text[850:950]  # a part: its document does not end there
     assert targets(data.test_dataloader()) == text[950:] + b"|"
+    assert "has no test split: the last 0.05 of the training text held out for it. Choose with" in caplog.text
+    assert "has no validation split: the last 0.1 of the training text held out for it" in caplog.text
     train = data.documents("train")
     assert train.predictions.tolist() == [850]
     assert train.piece(0, 0, 850).ids.tolist() == [0, *(byte + 1 for byte in text[:850])]

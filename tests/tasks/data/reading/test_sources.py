@@ -364,3 +364,18 @@ def test_a_table_called_metadata_in_a_relative_folder(tmp_path, monkeypatch, col
     Path("data/metadata.csv").write_text("file_name,label\n")
     with pytest.raises(ValueError, match=r"metadata.csv has no rows"):
         load_rows("data")
+
+
+@pytest.mark.parametrize("names", ["train-{:05}-of-00003", "part.{}.of.3-0123abcd", "train/x_{} of 3"])
+def test_parts_of_a_table_that_are_not_there_are_said(tmp_path, names, caplog):
+    """As of a download that was broken off."""
+    for number in (1, 2, 3):
+        write_jsonl(tmp_path / f"{names.format(number)}.jsonl", texts(2))
+    assert len(load_rows(str(tmp_path))["train"]) == 6
+    assert not caplog.text
+    (tmp_path / f"{names.format(2)}.jsonl").unlink()
+    assert len(load_rows(str(tmp_path))["train"]) == 4
+    assert "only 2 of its 3 files are there: get the others" in caplog.text
+    caplog.clear()
+    assert len(load_rows(str(tmp_path / f"{names.format(3)}.jsonl"))["train"]) == 2  # which alone was asked for
+    assert not caplog.text

@@ -45,6 +45,23 @@ def test_empty_cells_are_missing_and_short_rows_are_said(tmp_path, caplog):
     assert "1 rows have fewer cells than the header, the first in line 5" in caplog.text
 
 
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+def test_empty_lines_of_a_single_column_are_said(tmp_path, suffix, caplog):
+    """They may have been meant as texts; those at the end are none, and nor are they where rows have several cells."""
+    file = tmp_path / f"a.{suffix}"
+    file.write_text('text\nfoo\n\n""\nbar\n\n\nbaz\n\n')
+    assert load_rows(str(file))["train"]["text"][:] == ["foo", None, "bar", "baz"]
+    assert f'{file}: 3 empty lines between rows are left out, the first is line 3; write rows without text as ""' in (
+        caplog.text
+    )
+    caplog.clear()
+    (tmp_path / "end.csv").write_text("text\nfoo\nbar\n\n")
+    (tmp_path / "two.csv").write_text("text,label\nfoo,a\n\nbar,b\n")
+    for name in ("end.csv", "two.csv"):
+        assert len(load_rows(str(tmp_path / name))["train"]) == 2
+    assert not caplog.text
+
+
 def test_a_large_cell_and_a_column_that_is_empty_at_first(tmp_path):
     large = "x" * 300_000 + "\n"
     rows = [("", "")] * 10_050 + [(large, "1")]
@@ -286,6 +303,23 @@ def test_columns_of_the_same_name_are_refused(tmp_path, suffix):
         with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
             writer.write(table)
     with pytest.raises(ValueError, match="several columns called text; give each a name of its own"):
+        load_rows(str(file))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "line"),
+    [
+        ("a.jsonl", '{"text": "a"}\n{"text": "b", "text": "c"}\n', 2),
+        ("a.json", '[{"text": "a"},\n {"text": "b", "text": "c"}]', 2),
+        ("columns.json", '{"text": ["a", "b"], "text": ["c", "d"]}', 1),
+        ("a.jsonl.gz", '{"text": "a", "of": {"text": "x", "text": "y"}}\n', 1),
+    ],
+)
+def test_values_of_the_same_name_in_an_object_are_refused(tmp_path, name, text, line):
+    """As Python's reader would take the last one and drop the others."""
+    file = tmp_path / name
+    file.write_bytes(gzip.compress(text.encode()) if name.endswith("gz") else text.encode())
+    with pytest.raises(ValueError, match=rf"{name}, line {line}: no JSON .*an object gives several values to text"):
         load_rows(str(file))
 
 

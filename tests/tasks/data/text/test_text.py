@@ -556,3 +556,17 @@ def test_training_texts_are_gone_through_as_often_as_one_likes(tmp_path):
     assert list(chosen) == list(chosen)
     assert list(chosen)[:3] == [b"", b"text 3", b"text 249"]
     assert len(list(chosen)) == 123
+
+
+def test_what_is_held_out_is_said(tmp_path, caplog):
+    data = TextData(str(write_jsonl(tmp_path / "a.jsonl", texts(40))), test_fraction=0.2)
+    assert {name: len(rows) for name, rows in data.splits.items()} == {"train": 29, "validation": 3, "test": 8}
+    assert "has no test split: 8 of 40 training rows held out for it. Choose with --data.test_fraction" in caplog.text
+    assert "has no validation split: 3 of 32 training rows held out for it" in caplog.text
+    caplog.clear()
+    for name in ("train", "validation", "test"):
+        write_jsonl(tmp_path / "whole" / f"{name}.jsonl", texts(8))
+    assert len(TextData(str(tmp_path / "whole")).split("train")) == 8
+    assert not caplog.text
+    assert len(TextData(str(tmp_path / "whole"), test_fraction=0.5).split("train")) == 8
+    assert "has a test split, which is taken: test_fraction=0.5 is left out" in caplog.text
