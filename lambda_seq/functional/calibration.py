@@ -111,9 +111,7 @@ def try_out(
     algorithm: Algorithm, registry: Registry[Any], device: torch.device, dtype: torch.dtype, speed: rates.Rates
 ) -> Trial | None:
     """Run a kernel against the definition, and time it; None where it applies to nothing that it could be tried by."""
-    shapes = [
-        shape for shape in registry.right if algorithm.supports(sizes_of(registry, shape), device, dtype) is None
-    ]
+    shapes = [shape for shape in registry.right if algorithm.supports(sizes_of(registry, shape), device, dtype) is None]
     if not shapes:
         return None
     try:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -264,8 +265,8 @@ class Scan(Algorithm):
     Args:
         name: of it, and of the operator `lambda_seq::name_scan`.
         summary: it in a few words.
-        forward: query (B, H, N, K), key (B, U, N, K), value (B, U, N, V), the fields of a `ScanState`, key_norm -> output
-            (B, H, N, V), laid out as (B, N, H, V), and the fields of the state after.
+        forward: query (B, H, N, K), key (B, U, N, K), value (B, U, N, V), the fields of a `ScanState`, key_norm ->
+            output (B, H, N, V), laid out as (B, N, H, V), and the fields of the state after.
         backward: gradients of these, then forward's arguments -> gradients of the tensors.
         count, supports, trusted: as of every algorithm.
     """
@@ -294,7 +295,8 @@ def _definition(
         sums, norm = shrink.mT * sums, shrink * norm
     products = sums[:, :, None] + (weights[..., None] * value[..., None, :]).cumsum(2)  # (B, U, N, K, V)
     norms = norm if key_norm == "none" else norm + squares.cumsum(2)
-    scale = {"softmax": lambda: 1 / norms, "l2": lambda: norms.rsqrt(), "none": lambda: torch.ones_like(key)}[key_norm]()
+    power = {"softmax": -1.0, "l2": -0.5, "none": 0.0}[key_norm]
+    scale = norms.expand_as(key) ** power
     output = torch.einsum("bhnk,bunk,bunkv->bhnv", query, scale, products)
     return output, products[:, :, -1], norms[:, :, -1:], after
 
@@ -308,15 +310,14 @@ def _case(shape: Shape, device: torch.device, dtype: torch.dtype) -> Case:
     fields = ((s.B, s.U, s.K, s.V), (s.B, s.U, 1, s.K), (s.B, s.U, 1, s.K))
     sums, norm, top = randoms(fields, device, wide)
     state = (sums, norm.abs() + 1, top)
-    names = ("output", "sum", "norm", "maximum")
-    names += tuple(f"gradient of {name}" for name in ("query", "key", "value", "sum", "norm", "maximum"))
+    gradients = (f"gradient of {name}" for name in ("query", "key", "value", "sum", "norm", "maximum"))
     return Case(
         sizes_of(query, key, value),
         (query, key, value, *state),
         s.key_norm,
         (grad, *randoms(fields, device, wide)),
-        lambda *tensors: _definition(*tensors, key_norm=s.key_norm),
-        names,
+        partial(_definition, key_norm=s.key_norm),
+        ("output", "sum", "norm", "maximum", *gradients),
     )
 
 

@@ -2,13 +2,14 @@
 
     S = Σ_m p_m v_mᵀ    softmax: p = exp(k − a), D = Σ p, a = max k      l2: p = k, D = Σ k²      none: p = k, D = 0
 
-With torch's operations these are a few plain lines, differentiated by autograd. Where "auto" may take a kernel, they are
-one operator, `lambda_seq::summary`, which chooses when it runs, and computes again backward what it needs.
+With torch's operations these are a few plain lines, differentiated by autograd. Where "auto" may take a kernel, they
+are one operator, `lambda_seq::summary`, which chooses when it runs, and computes again backward what it needs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -234,7 +235,7 @@ def _case(shape: Shape, device: torch.device, dtype: torch.dtype) -> Case:
         (key, value),
         s.key_norm,
         grads,
-        lambda key, value: _definition(key, value, s.key_norm),
+        partial(_definition, key_norm=s.key_norm),
         names,
     )
 

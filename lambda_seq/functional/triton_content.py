@@ -47,9 +47,7 @@ def laid_out(tensor: Tensor) -> Tensor:
     return tensor.transpose(1, 2).contiguous()
 
 
-def summed_up(
-    key: Tensor, value: Tensor, key_norm: str, share: int, parts: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def summed_up(key: Tensor, value: Tensor, key_norm: str, share: int, parts: int) -> tuple[Tensor, Tensor, Tensor]:
     """S (B, U, P, K, V), D and a (B, U, P, K) of P parts of `share` tiles of key and value, which are `laid_out`."""
     from lambda_seq.functional.kernels import content
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lambda_seq.functional import triton_content
-from lambda_seq.functional.launching import applies, launch, power_of_two, shares
+from lambda_seq.functional.launching import KEYS, VALUES, applies, launch, power_of_two, shares
 from lambda_seq.functional.problem import Sizes
 from lambda_seq.functional.scan import SCANS, Scan, sizes_of
 from lambda_seq.functional.triton_content import laid_out, summed_up
@@ -41,7 +41,7 @@ def tiles(s: Sizes) -> Tiles:
 def supports(s: Sizes, device: torch.device, dtype: torch.dtype) -> str | None:
     """Why it does not apply, None where it may."""
     t = tiles(s)
-    if t.keys * t.values > STATE:
+    if s.K <= KEYS and s.V <= VALUES and t.keys * t.values > STATE:
         return f"it is for k · v up to {STATE}, in powers of two from 16, not {t.keys} · {t.values}"
     return applies(s, device, dtype)
 
@@ -136,17 +136,19 @@ def backward(
     logs, falls = (key.new_empty(key.shape if key_norm != "none" else (1,), dtype=torch.float32) for _ in range(2))
     for u in range(s.U):
         parts.launch(scan.grad_query, (query, key, value, grad, grad_query, logs, falls, *before), u)
-    own = tuple(torch.empty_like(part) for part in own)
-    parts.launch(scan.sum_up_queries, (query, grad, logs, falls, *own))
+    queries = tuple(torch.empty_like(part) for part in own)
+    parts.launch(scan.sum_up_queries, (query, grad, logs, falls, *queries))
     reference = torch.where(after.isneginf(), after, -after)
-    behind, (grad_sums, falling, least) = parts.carry(own, (grad_sums, -grad_norm, reference), reverse=True)
+    behind, (grad_sums, falling, least) = parts.carry(queries, (grad_sums, -grad_norm, reference), reverse=True)
     grad_key, grad_value = key.new_empty(key.shape), value.new_empty(value.shape)
     parts.launch(scan.grad_context, (query, key, value, grad, logs, falls, grad_key, grad_value, *behind))
     if softmax:  # relative to the maximum before the first position
         shrink = (top.squeeze(2) + least).exp()
         grad_sums, falling = grad_sums * shrink[..., None], falling * shrink
-    found = grad_query.to(query.dtype), grad_key, grad_value
-    return *(tensor.transpose(1, 2) for tensor in found), grad_sums, -falling[:, :, None], torch.zeros_like(top)
+    grad_query, grad_key, grad_value = (
+        one.transpose(1, 2) for one in (grad_query.to(query.dtype), grad_key, grad_value)
+    )
+    return grad_query, grad_key, grad_value, grad_sums, -falling[:, :, None], torch.zeros_like(top)
 
 
 def count(s: Sizes, backward: bool) -> tuple[Work, float]:
@@ -179,4 +181,6 @@ def count(s: Sizes, backward: bool) -> tuple[Work, float]:
     return one + work, float(4 * states + 2 * keys)
 
 
-SCANS.register(Scan("triton_scan", "chunks in parts as Triton kernels, on GPUs", forward, backward, count, supports, False))
+SCANS.register(
+    Scan("triton_scan", "chunks in parts as Triton kernels, on GPUs", forward, backward, count, supports, False)
+)

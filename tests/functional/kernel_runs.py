@@ -154,7 +154,7 @@ def only_kernels():
     proved = {name: (1.0, 1.0) for part in kernels for name in part}
     changes = [mock.patch.dict(part, some, clear=True) for part, some in zip(parts, kernels, strict=True)]
     changes += [
-        mock.patch(f"lambda_seq.functional.{module}.kernels", lambda *where: proved) for module in ("plan", "summaries")
+        mock.patch(f"lambda_seq.functional.{module}.kernels", return_value=proved) for module in ("plan", "summaries")
     ]
     for change in changes:
         change.start()
@@ -283,18 +283,18 @@ def compiled(capability, dtype, *, H, K, V, Y, RY, RX, X=5000):
 
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_CACHE_DIR", folder)
-        patch.setenv("DISABLE_PTXAS_OPT", "1")
+        patch.setenv("PTXAS_OPTIONS", "--opt-level 1")
         for module in (triton_weights, triton_lambdas):
             patch.setattr(module, "launch", compile_only)
             module.forward(query, value, embedding, sizes)
             module.backward(grad, query, value, embedding, sizes)
         for part, module in CONTENT.items():
             patch.setattr(module, "launch", compile_only)
-            shape = REGISTRIES[part].right[0]._replace(B=2, H=H, U=1, K=K, V=V, X=X)
+            width, depth = (min(K, 32), min(V, 64)) if part == "scan" else (K, V)  # the largest that it is for
+            shape = REGISTRIES[part].right[0]._replace(B=2, H=H, U=1, K=width, V=depth, X=X)
             case = REGISTRIES[part].case(shape, torch.device("meta"), dtype)
-            if module.supports(case.sizes, torch.device("cuda"), dtype) is None:
-                module.forward(*case.tensors, case.option)
-                module.backward(*case.grads, *case.tensors, case.option)
+            module.forward(*case.tensors, case.option)
+            module.backward(*case.grads, *case.tensors, case.option)
     return list(found.values())
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from kernel_runs import needs_triton
 
-KERNELS = 9
+KERNELS = 14
 
 
 @pytest.fixture(scope="module")
@@ -31,5 +31,5 @@ def compiler():
 )
 def test_compiles_for_gpus(capability, dtype, sizes, compiler):
     found = compiler(kernel_runs.compiled, capability, dtype, **sizes)
-    assert len({name for name, *_ in found}) == KERNELS
-    assert max(shared for _, shared, _ in found) <= 99 * 1024  # what the smallest of them has for a program
+    assert len({name for name, _ in found}) == KERNELS
+    assert max(shared for _, shared in found) <= 99 * 1024  # what the smallest of them has for a program

@@ -16,7 +16,7 @@ from lambda_seq.functional import calibration
 from lambda_seq.functional.algorithm import REGISTRIES
 from lambda_seq.functional.problem import Problem
 
-KERNELS = {"content": "triton_content"}
+KERNELS = {"content": "triton_content", "scan": "triton_scan"}
 ALONE = {"content": True, "scope": None}
 CASES = {
     "odd length": {"size": (37,)},
@@ -30,8 +30,15 @@ CASES = {
     "image, l2": {"size": (5, 7), "key_norm": "l2", "hidden": 0.4},
     "not normalised": {"size": (21,), "key_norm": "none", "intra": 2},
     "steep keys": {"size": (90,), "scale": 40.0, "batch": 1},
+    "causal, odd length": {"size": (37,), "causal": True, "batch": 1},
+    "causal, several parts, one head": {"size": (150,), "causal": True, "batch": 1, "heads": 1, "scale": 3.0},
+    "causal, length 2": {"size": (2,), "causal": True, "batch": 1},
+    "causal, masked, intra-depth": {"size": (70,), "causal": True, "batch": 1, "hidden": 0.4, "intra": 2},
+    "causal, five heads, l2": {"size": (19,), "causal": True, "batch": 1, "heads": 5, "key_norm": "l2"},
+    "causal, not normalised": {"size": (19,), "causal": True, "batch": 1, "key_norm": "none", "dim_key": 17},
+    "causal, steep keys": {"size": (20,), "causal": True, "batch": 1, "scale": 40.0},
 }
-HALF = ("several tiles and parts", "image, l2", "steep keys", "masked")
+HALF = ("several tiles and parts", "image, l2", "steep keys", "masked", "causal, odd length", "causal, steep keys")
 
 
 @needs_triton
@@ -55,14 +62,16 @@ def test_beside_a_position_lambda(run, device):
 
 
 @needs_triton
-@pytest.mark.parametrize("key_norm", LF.KEY_NORMS)
-def test_a_row_that_is_masked_whole_is_zero(key_norm, run, device):
-    found = run(kernel_runs.hidden_row, {"size": (35,), "key_norm": key_norm}, device.type)
-    assert found == {name: 0.0 for name in ("output", "query", "key", "value")}
+@pytest.mark.parametrize(
+    ("key_norm", "causal"), [*((one, False) for one in LF.KEY_NORMS), ("softmax", True), ("l2", True)]
+)
+def test_a_row_that_is_masked_whole_is_zero(key_norm, causal, run, device):
+    found = run(kernel_runs.hidden_row, {"size": (19,), "key_norm": key_norm, "causal": causal}, device.type)
+    assert found == dict.fromkeys(("output", "query", "key", "value"), 0.0)
 
 
 @needs_triton
-@pytest.mark.parametrize("case", ["several tiles and parts", "masked"])
+@pytest.mark.parametrize("case", ["several tiles and parts", "causal, masked, intra-depth"])
 def test_two_runs_are_equal_bit_for_bit(case, run, device):
     assert run(kernel_runs.twice, "content", ALONE | CASES[case], torch.float32, device.type) == []
 

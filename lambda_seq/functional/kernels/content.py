@@ -25,7 +25,7 @@ def sum_up(
     NORM: tl.constexpr, ROWS: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
     """S, D and a of `share` of all `tiles`, into (B, U, parts, …); programs by (b, u, part)."""
-    PRECISION: tl.constexpr = "tf32x3" if DOT == tl.float32 else "tf32"
+    PRECISION: tl.constexpr = "tf32x3" if tl.float32 == DOT else "tf32"
     FILL: tl.constexpr = float("-inf") if NORM == "softmax" else 0.0
     part = tl.program_id(0) % parts
     u = tl.program_id(0) // parts % U
@@ -62,7 +62,7 @@ def spread(
 
     Of `VP` values at a time, so that what products take fits into shared memory.
     """
-    PRECISION: tl.constexpr = "tf32x3" if DOT == tl.float32 else "tf32"
+    PRECISION: tl.constexpr = "tf32x3" if tl.float32 == DOT else "tf32"
     FILL: tl.constexpr = float("-inf") if NORM == "softmax" else 0.0
     part = tl.program_id(0) % parts
     u = tl.program_id(0) // parts % U

@@ -2,18 +2,18 @@
 
     y_n = Σ_k q_nk (S_n)_k / d_nk          S_n, D_n and a_n as in `kernels/content.py`, of positions m ≤ n
 
-First every part is summed up, then a short walk over the parts (`carry`) gives each the state of all before it, and last
-every part goes on from that state, a chunk of its positions at a time. In a chunk y = tril(q̃ pᵀ) V + q̃ S, q̃ = q / d, where
-a softmax's weights are relative to the maximum at its end. Where that rises so far that weights which count would vanish
-(`LIMIT`), positions go one by one; a GPU decides this by itself, and nothing waits for it.
+First every part is summed up, then a short walk over the parts (`carry`) gives each the state of all before it, and
+last every part goes on from that state, a chunk of its positions at a time. In a chunk y = tril(q̃ pᵀ) V + q̃ S,
+q̃ = q / d, where a softmax's weights are relative to the maximum at its end. Where that rises so far that weights which
+count would vanish (`LIMIT`), positions go one by one; a GPU decides this by itself, and nothing waits for it.
 
 The gradients of keys and values are the same backwards: what the queries from the end of the sequence to a position m
 leave for it,
 
     G_m = Σ_{n ≥ m} q̃_n g_nᵀ  (K × V)          F_m = Σ_{n ≥ m} f_n,   f the gradient of the norm, by its logarithm
 
-With ℓ_n = a_n + log D_n a query weighs a key by exp(k − ℓ_n) ≤ 1, whatever the references. Backwards the reference is the
-least ℓ so far, so −ℓ takes the place of the keys, and its maximum that of a.
+With ℓ_n = a_n + log D_n a query weighs a key by exp(k − ℓ_n) ≤ 1, whatever the references. Backwards the reference is
+the least ℓ so far, so −ℓ takes the place of the keys, and its maximum that of a.
 
 Contiguous tensors: query (B, N, H, K), key (B, N, U, K), value (B, N, U, V), output (B, N, H, V). Rows of a tile are
 (position, head), heads running fastest. One launch is for one u, and adds to what those before it have written.
@@ -46,7 +46,7 @@ def carry(
     place = entry * K + k
     total = tl.load(first_sums + place * V + columns, mask=inside, other=0.0).to(tl.float32)
     norm, top = tl.load(first_norm + place).to(tl.float32), tl.load(first_top + place).to(tl.float32)
-    for step in range(0, parts):
+    for step in range(parts):
         part = parts - 1 - step if REVERSE else step
         place = (entry * parts + part) * K + k
         tl.store(out_sums + place * V + columns, total, mask=inside)
@@ -88,7 +88,7 @@ def _running(tile, REVERSE: tl.constexpr, CHUNK: tl.constexpr):
 
 @triton.jit
 def _weights(keys, norm, top, NORM: tl.constexpr, CHUNK: tl.constexpr):
-    """p (CHUNK, KP), 1 / d and D (CHUNK, KP), a at the end, and what brings the state to it, from keys and D and a before."""
+    """p, 1 / d and D (CHUNK, KP), D and a at the end, and what brings the state to that, from D and a before."""
     weights, shrink = keys, tl.full(top.shape, 1.0, tl.float32)
     if NORM == "softmax":
         above = tl.maximum(top, tl.max(keys, 0))
@@ -114,7 +114,7 @@ def _by_head(rows, scale, CHUNK: tl.constexpr, HEADS: tl.constexpr, KP: tl.const
 
 @triton.jit
 def _places(head, H, live, CHUNK: tl.constexpr, HEADS: tl.constexpr):
-    """Rows (n, h) of a chunk and some heads: their places, (position, head) from the chunk's start, and which are live."""
+    """Rows (n, h) of a chunk and some heads: places, n · H + h from the chunk's start, and which of them are live."""
     index = tl.arange(0, CHUNK * HEADS)
     h = head + index % HEADS
     there = tl.reshape(tl.broadcast_to(live[:, None], (CHUNK, HEADS)), (CHUNK * HEADS,))
@@ -135,7 +135,7 @@ def scan(
     DOT: tl.constexpr,
 ):  # fmt: skip
     """Outputs of the `length` positions of a part, from the state (B, U, parts, …) before it; programs by (b, part)."""
-    PRECISION: tl.constexpr = "tf32x3" if DOT == tl.float32 else "tf32"
+    PRECISION: tl.constexpr = "tf32x3" if tl.float32 == DOT else "tf32"
     FILL: tl.constexpr = float("-inf") if NORM == "softmax" else 0.0
     part = tl.program_id(0) % parts
     b = tl.program_id(0).to(tl.int64) // parts
@@ -174,7 +174,7 @@ def grad_query(
     DOT: tl.constexpr,
 ):  # fmt: skip
     """Gradients of queries, into `output`, and for those of keys −ℓ, or 1 / d, and f (B, N, U, K); else as `scan`."""
-    PRECISION: tl.constexpr = "tf32x3" if DOT == tl.float32 else "tf32"
+    PRECISION: tl.constexpr = "tf32x3" if tl.float32 == DOT else "tf32"
     FILL: tl.constexpr = float("-inf") if NORM == "softmax" else 0.0
     part = tl.program_id(0) % parts
     b = tl.program_id(0).to(tl.int64) // parts
@@ -237,7 +237,7 @@ def sum_up_queries(
     DOT: tl.constexpr,
 ):  # fmt: skip
     """G, F and the greatest −ℓ of the queries of each part, into (B, U, parts, …); programs by (b, u, part)."""
-    PRECISION: tl.constexpr = "tf32x3" if DOT == tl.float32 else "tf32"
+    PRECISION: tl.constexpr = "tf32x3" if tl.float32 == DOT else "tf32"
     part = tl.program_id(0) % parts
     u = tl.program_id(0) // parts % U
     b = tl.program_id(0).to(tl.int64) // parts // U
@@ -272,7 +272,7 @@ def grad_context(
     DOT: tl.constexpr,
 ):  # fmt: skip
     """Gradients of keys and values of a part, from G, F and the greatest −ℓ behind it; programs by (b, u, part)."""
-    PRECISION: tl.constexpr = "tf32x3" if DOT == tl.float32 else "tf32"
+    PRECISION: tl.constexpr = "tf32x3" if tl.float32 == DOT else "tf32"
     FILL: tl.constexpr = float("-inf") if NORM == "softmax" else 0.0
     part = tl.program_id(0) % parts
     u = tl.program_id(0) // parts % U
