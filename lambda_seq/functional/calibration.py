@@ -10,6 +10,7 @@ import json
 import math
 import os
 import warnings
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -136,16 +137,21 @@ def sizes_of(registry: Registry[Any], shape: Shape) -> Sizes:
 
 def wrong(algorithm: Algorithm, case: Case, dtype: torch.dtype) -> str:
     """How an algorithm differs from the definition, in words; "" where it does not."""
+    for name, error, allowed in errors(algorithm, case, dtype):
+        if not error <= allowed:  # NaN, too
+            return f"its {name} differs from the definition's by {error:.2g}, where {allowed:.2g} is right"
+    return ""
+
+
+def errors(algorithm: Algorithm, case: Case, dtype: torch.dtype) -> Iterator[tuple[str, float, float]]:
+    """Of each output and gradient its name, the greatest error relative to what is right, and the one allowed."""
     exact = _by_definition(case, torch.float64)
     plain = _by_definition(case, dtype)
     found = [*_forward(algorithm, case), *_backward(algorithm, case)]
     for name, ours, usual, right in zip(case.names, found, plain, exact, strict=True):
         largest = right.abs().max().clamp_min(torch.finfo(torch.float32).tiny)
         error, allowed = (((x - right).abs().max() / largest).item() for x in (ours, usual))
-        allowed = max(EXACT, 2 * allowed if dtype.itemsize < 4 else 0)
-        if not error <= allowed:  # NaN, too
-            return f"its {name} differs from the definition's by {error:.2g}, where {allowed:.2g} is right"
-    return ""
+        yield name, error, max(EXACT, 2 * allowed if dtype.itemsize < 4 else 0)
 
 
 def _forward(algorithm: Algorithm, case: Case) -> tuple[Tensor, ...]:

@@ -21,6 +21,7 @@ from gpu.running import Section, Settings, run_section
 from gpu.sections import SECTIONS
 from paths import ROOT
 
+from lambda_seq.functional.algorithm import REGISTRIES
 from lambda_seq.functional.position.registry import REGISTRY
 
 TINY = Settings("cpu", tiny=True)
@@ -160,6 +161,18 @@ def test_an_algorithm_that_applies_nowhere_is_not_run(monkeypatch):
     monkeypatch.setattr(REGISTRY["dense"], "supports", lambda *where: "it needs a GPU")
     found = exactness.algorithm("dense", torch.float32, TINY)
     assert (found["status"], found["message"]) == ("not run", "it needs a GPU")
+
+
+@pytest.mark.parametrize("part", exactness.CONTENT)
+def test_a_wrong_content_lambda_is_noticed(part, monkeypatch):
+    registry = REGISTRIES[part]
+    assert exactness.of_content(part, part, torch.float32, TINY)["off"] <= 1e-5
+    kernel = exactness.of_content(part, f"triton_{part}", torch.float32, TINY)
+    assert (kernel["status"], kernel["message"]) == ("not run", "it runs on CUDA devices, not on cpu")
+    exact = registry[part].forward
+    monkeypatch.setattr(registry[part], "forward", lambda *given: tuple(one * 1.001 for one in exact(*given)))
+    with pytest.raises(WrongResultError, match="is off by"):
+        exactness.of_content(part, part, torch.float32, TINY)
 
 
 @pytest.mark.parametrize("name", ["content", "auto", "banded", "toeplitz"])
