@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lambda_seq.functional.algorithm import Algorithm, Case, Registry, Shape, randoms
-from lambda_seq.functional.chunks import CHUNK, Carry, Chunk, length_of, pieces
+from lambda_seq.functional.chunks import Carry, Chunk, length_of, pieces
 from lambda_seq.functional.operators import Operator, cast, plainly, without_autocast
 from lambda_seq.functional.plan import fastest
 from lambda_seq.functional.problem import Sizes
@@ -322,9 +322,12 @@ def _case(shape: Shape, device: torch.device, dtype: torch.dtype) -> Case:
 
 
 def count(s: Sizes, backward: bool) -> tuple[Work, float]:
-    """Work of the chunks of torch's operations, and floats of temporaries; with the backward pass or without."""
-    length = min(s.X, CHUNK)
-    chunks, rows = -(-s.X // CHUNK), s.B * s.U * s.X
+    """Work of the chunks of torch's operations, and floats of temporaries; with the backward pass or without.
+
+    Of chunks as a GPU has them: elsewhere there is nothing to choose.
+    """
+    length = length_of(torch.device("cuda"), s.B * s.U * s.H)
+    chunks, rows = -(-s.X // length), s.B * s.U * s.X
     products = rows * (s.H * length * (s.K + s.V) + s.K * s.V * (s.H + 1))
     streamed = rows * (s.H * (3 * length + 2 * s.K + s.V) + 6 * s.K + s.V)
     temporary = s.B * s.U * s.H * length * length
