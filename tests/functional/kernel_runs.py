@@ -74,9 +74,12 @@ def process(interpret):
 
 
 def check(errors, dtype, rounded=0.0):
-    """Errors by name: (the kernel's, those of the definition in this dtype)."""
+    """Errors by name: (the kernel's, those of the definition in this dtype).
+
+    Where a softmax sees one key alone, its gradient is a rest of much greater numbers, in the definition as well.
+    """
     for name, (error, usual) in errors.items():
-        bound = 1e-5 if dtype == torch.float32 else 2 * usual + rounded
+        bound = max(1e-5, 10 * usual) if dtype == torch.float32 else 2 * usual + rounded
         assert error <= bound, f"{name}: {error:.2g}, usual {usual:.2g}"
 
 
