@@ -41,7 +41,10 @@ def mode() -> str | None:
 
 
 def prepare_once():
-    """Functions that a kernel calls find the language prepared: the interpreter does it again for each call."""
+    """Functions that a kernel calls find the language prepared: the interpreter does it again for each call.
+
+    Private to Triton, which has no public way to say so; without it tests take half as long again.
+    """
     from triton.runtime import interpreter
 
     prepare, execute, done = interpreter._patch_lang, interpreter.GridExecutor.__call__, set()
