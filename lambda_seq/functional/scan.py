@@ -342,7 +342,7 @@ SCANS: Registry[Scan] = Registry(
     (
         Shape(1, 3, 1, 16, 20, 1, 83),
         Shape(2, 4, 2, 5, 9, 1, 21, key_norm="l2"),
-        Shape(1, 1, 1, 24, 64, 1, 150),
+        Shape(1, 1, 1, 24, 64, 1, 100),
         Shape(1, 5, 1, 32, 64, 1, 40, key_norm="none"),
         Shape(1, 2, 1, 16, 16, 1, 40001),  # parts of several tiles
     ),

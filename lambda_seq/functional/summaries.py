@@ -259,10 +259,10 @@ def count(s: Sizes, backward: bool) -> tuple[Work, float]:
 SUMMARIES: Registry[Summary] = Registry(
     "content",
     (
-        Shape(2, 0, 1, 16, 20, 1, 403),
+        Shape(2, 0, 1, 16, 20, 1, 150),
         Shape(1, 0, 3, 5, 9, 1, 77, key_norm="l2"),
         Shape(1, 0, 1, 24, 64, 1, 70001),  # parts of several tiles
-        Shape(1, 0, 2, 64, 128, 1, 300, key_norm="none"),
+        Shape(1, 0, 2, 64, 128, 1, 100, key_norm="none"),
     ),
     Shape(4, 0, 1, 16, 64, 1, 65536),
     _case,
