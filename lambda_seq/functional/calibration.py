@@ -10,17 +10,18 @@ import json
 import math
 import os
 import warnings
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lambda_seq import __version__
-from lambda_seq.functional import rates, reference
-from lambda_seq.functional.position.registry import REGISTRY, Algorithm
-from lambda_seq.functional.problem import origin, sized
+from lambda_seq.functional import rates
+from lambda_seq.functional.algorithm import REGISTRIES, Algorithm, Case, Registry, Shape
+from lambda_seq.functional.problem import Sizes
 
 
 @dataclass(frozen=True)
@@ -36,27 +37,6 @@ class Trial:
     slowness: tuple[float, float] = (1.0, 1.0)
 
 
-class Shape(NamedTuple):
-    """Sizes of a problem, the letters of `problem.Sizes`; the embedding is centred."""
-
-    B: int
-    H: int
-    U: int
-    K: int
-    V: int
-    Y: int
-    X: int
-    RY: int
-    RX: int
-
-
-# No powers of two, an image among them, scopes wider than the input, more values than one tile
-RIGHT = (
-    Shape(2, 3, 1, 16, 20, 1, 203, 1, 31),
-    Shape(1, 4, 2, 5, 9, 11, 13, 5, 27),
-    Shape(1, 1, 1, 24, 64, 1, 300, 1, 63),
-)
-FAST = Shape(4, 4, 1, 16, 64, 1, 16384, 1, 63)  # enough to do for a large GPU
 EXACT = 1e-5  # relative error that float32 may have; half precision may have twice the definition's
 
 _tried: dict[str, dict[str, Trial]] | None = None
@@ -80,14 +60,14 @@ def calibrate(device: torch.device | str = "cpu", dtype: torch.dtype = torch.flo
     device = torch.device(device)
     if device.type != "cpu":
         found = {}
-        for name, algorithm in REGISTRY.items():
-            trial = None if algorithm.trusted else try_out(algorithm, device, dtype, measured)
-            if trial is not None:
-                found[name] = trial
-                if trial.fault:
-                    warnings.warn(
-                        f"algorithm={name!r} is not used on {rates.name_of(device, dtype)}: {trial.fault}", stacklevel=2
-                    )
+        for registry in REGISTRIES.values():
+            for name, algorithm in registry.items():
+                trial = None if algorithm.trusted else try_out(algorithm, registry, device, dtype, measured)
+                if trial is not None:
+                    found[name] = trial
+                    if trial.fault:
+                        place = rates.name_of(device, dtype)
+                        warnings.warn(f"algorithm={name!r} is not used on {place}: {trial.fault}", stacklevel=2)
         _keep(device, dtype, found)
     return measured
 
@@ -128,17 +108,19 @@ def tried(device: torch.device, dtype: torch.dtype) -> dict[str, Trial]:
     return _tried.get(_name(device, dtype), {}) if _tried else {}
 
 
-def try_out(algorithm: Algorithm, device: torch.device, dtype: torch.dtype, speed: rates.Rates) -> Trial | None:
+def try_out(
+    algorithm: Algorithm, registry: Registry[Any], device: torch.device, dtype: torch.dtype, speed: rates.Rates
+) -> Trial | None:
     """Run a kernel against the definition, and time it; None where it applies to nothing that it could be tried by."""
-    shapes = [shape for shape in RIGHT if algorithm.supports(_sizes(shape), device, dtype) is None]
+    shapes = [shape for shape in registry.right if algorithm.supports(sizes_of(registry, shape), device, dtype) is None]
     if not shapes:
         return None
     try:
         for shape in shapes:
-            fault = _wrong(algorithm, shape, device, dtype)
+            fault = wrong(algorithm, registry.case(shape, device, dtype), dtype)
             if fault:
                 return Trial(fault)
-        return Trial("", _slowness(algorithm, device, dtype, speed))
+        return Trial("", _slowness(algorithm, registry.case(registry.fast, device, dtype), speed))
     except Exception as error:  # whatever a compiler or a driver may raise
         return Trial(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
 
@@ -148,69 +130,61 @@ def cache_file() -> Path:
     return rates.cache_file().with_name("kernels.json")
 
 
-def _sizes(shape: Shape) -> Any:
-    query, value, embedding, _ = _tensors(shape, torch.device("meta"), torch.float32)
-    return sized(query, value, embedding, origin((shape.RY, shape.RX), False))[1]
+def sizes_of(registry: Registry[Any], shape: Shape) -> Sizes:
+    """Sizes of the problem of a shape, which is not made for it."""
+    return registry.case(shape, torch.device("meta"), torch.float32).sizes
 
 
-def _tensors(s: Shape, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Query, value, embedding and gradient of the output."""
-    generator = None if device.type == "meta" else torch.Generator(device).manual_seed(0)
-
-    def randn(*size: int) -> Tensor:
-        return torch.randn(*size, device=device, dtype=dtype, generator=generator)
-
-    query, value = randn(s.B, s.H, s.Y, s.X, s.K), randn(s.B, s.U, s.Y, s.X, s.V)
-    return query, value, randn(s.U, s.K, s.RY, s.RX), randn(s.B, s.H, s.Y, s.X, s.V)
-
-
-def _wrong(algorithm: Algorithm, shape: Shape, device: torch.device, dtype: torch.dtype) -> str:
-    """How a kernel differs from the definition, in words; "" where it does not."""
-    query, value, whole, grad = _tensors(shape, device, dtype)
-    exact = _by_definition(query.double(), value.double(), whole.double(), grad.double())
-    plain = _by_definition(query, value, whole, grad)
-    embedding, sizes = sized(query, value, whole, origin((shape.RY, shape.RX), False))
-    with torch.no_grad():
-        found = [algorithm.forward(query, value, embedding, sizes)]
-        found += algorithm.backward(grad, query, value, embedding, sizes)
-    # Offsets that no pair of positions has are clipped off the embedding, and have no gradient
-    reach = (sizes.RY, sizes.RX)
-    first = [before - after for before, after in zip(origin((shape.RY, shape.RX), False), sizes.origin, strict=True)]
-    exact[3], plain[3] = (
-        gradient[..., first[0] : first[0] + reach[0], first[1] : first[1] + reach[1]]
-        for gradient in (exact[3], plain[3])
-    )
-    for name, ours, usual, right in zip(
-        ("output", "gradient of query", "gradient of value", "gradient of embedding"), found, plain, exact, strict=True
-    ):
-        largest = right.abs().max()
-        error, allowed = (((x - right).abs().max() / largest).item() for x in (ours, usual))
-        allowed = max(EXACT, 2 * allowed if dtype.itemsize < 4 else 0)
+def wrong(algorithm: Algorithm, case: Case, dtype: torch.dtype) -> str:
+    """How an algorithm differs from the definition, in words; "" where it does not."""
+    for name, error, allowed in errors(algorithm, case, dtype):
         if not error <= allowed:  # NaN, too
             return f"its {name} differs from the definition's by {error:.2g}, where {allowed:.2g} is right"
     return ""
 
 
-def _by_definition(query: Tensor, value: Tensor, embedding: Tensor, grad: Tensor) -> list[Tensor]:
-    """Output and gradients."""
-    query, value, embedding = (tensor.detach().requires_grad_() for tensor in (query, value, embedding))
-    with torch.enable_grad():
-        output = reference.position(query, value, embedding, None, False)
-        return [output.detach(), *torch.autograd.grad(output, (query, value, embedding), grad)]
+def errors(algorithm: Algorithm, case: Case, dtype: torch.dtype) -> Iterator[tuple[str, float, float]]:
+    """Of each output and gradient its name, the greatest error relative to what is right, and the one allowed."""
+    exact = _by_definition(case, torch.float64)
+    plain = _by_definition(case, dtype)
+    found = [*_forward(algorithm, case), *_backward(algorithm, case)]
+    for name, ours, usual, right in zip(case.names, found, plain, exact, strict=True):
+        largest = right.abs().max().clamp_min(torch.finfo(torch.float32).tiny)
+        error, allowed = (((x - right).abs().max() / largest).item() for x in (ours, usual))
+        yield name, error, max(EXACT, 2 * allowed if dtype.itemsize < 4 else 0)
 
 
-def _slowness(
-    algorithm: Algorithm, device: torch.device, dtype: torch.dtype, speed: rates.Rates
-) -> tuple[float, float]:
-    query, value, embedding, grad = _tensors(FAST, device, dtype)
-    embedding, sizes = sized(query, value, embedding, origin((FAST.RY, FAST.RX), False))
-    forward = algorithm.count(sizes, False)[0]
-    backward = algorithm.count(sizes, True)[0] - forward
+def _forward(algorithm: Algorithm, case: Case) -> tuple[Tensor, ...]:
     with torch.no_grad():
-        seconds = (
-            rates.seconds(lambda: algorithm.forward(query, value, embedding, sizes), device),
-            rates.seconds(lambda: algorithm.backward(grad, query, value, embedding, sizes), device),
-        )
+        outputs = algorithm.forward(*case.tensors, case.option)
+    return (outputs,) if isinstance(outputs, Tensor) else outputs
+
+
+def _backward(algorithm: Algorithm, case: Case) -> tuple[Tensor, ...]:
+    with torch.no_grad():
+        gradients: tuple[Tensor, ...] = algorithm.backward(*case.grads, *case.tensors, case.option)
+    return gradients
+
+
+def _by_definition(case: Case, dtype: torch.dtype) -> list[Tensor]:
+    """Outputs and gradients."""
+    tensors = [tensor.detach().to(dtype).requires_grad_() for tensor in case.tensors]
+    with torch.enable_grad():
+        outputs = case.definition(*tensors)
+        pairs = zip(outputs, case.grads, strict=True)
+        learning, grads = zip(*((one, grad.to(one.dtype)) for one, grad in pairs if one.requires_grad), strict=True)
+        gradients = torch.autograd.grad(learning, tensors, grads, materialize_grads=True)
+    return [*(output.detach() for output in outputs), *gradients]
+
+
+def _slowness(algorithm: Algorithm, case: Case, speed: rates.Rates) -> tuple[float, float]:
+    device = case.tensors[0].device
+    forward = algorithm.count(case.sizes, False)[0]
+    backward = algorithm.count(case.sizes, True)[0] - forward
+    seconds = (
+        rates.seconds(lambda: _forward(algorithm, case), device),
+        rates.seconds(lambda: _backward(algorithm, case), device),
+    )
     return seconds[0] / forward.seconds(speed), seconds[1] / backward.seconds(speed)
 
 

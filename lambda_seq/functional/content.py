@@ -9,12 +9,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lambda_seq.functional.chunks import finite
+from lambda_seq.functional import triton_content, triton_scan  # noqa: F401  # register themselves
 from lambda_seq.functional.operators import channels_last, without_autocast
 from lambda_seq.functional.reference import inverse_root
 from lambda_seq.functional.scan import ScanState, scan
-
-PART, ROWS = 512, 16  # positions; measured
+from lambda_seq.functional.summaries import PART, recorded, summary
 
 
 def content(
@@ -36,29 +35,13 @@ def content(
         output, _ = scan(query.squeeze(2), key.squeeze(2), value.squeeze(2), key_norm)
         return output.unsqueeze(2) if position is None else output.unsqueeze(2) + position
     key, value = (tensor.flatten(2, 3) for tensor in (key, value))  # (B, U, M, ·)
-    wide = torch.promote_types(query.dtype, torch.float32)
     with without_autocast(query.device):
-        return apply(query, content_lambda(summary(key.to(wide), value.to(wide), key_norm), key_norm), position)
+        return apply(query, content_lambda(summary(key, value, key_norm), key_norm), position)
 
 
 def hide(key: Float[Tensor, "B U *N K"], mask: Bool[Tensor, "B *N"], key_norm: str) -> Float[Tensor, "B U *N K"]:
     """Keys that weigh nothing, exactly, where the mask is False."""
     return key.masked_fill(~mask[:, None, ..., None], -torch.inf if key_norm == "softmax" else 0.0)
-
-
-def summary(key: Float[Tensor, "B U M K"], value: Float[Tensor, "B U M V"], key_norm: str) -> ScanState:
-    """The state that a scan over all these positions ends with, without their outputs: many times faster.
-
-    Not torch's softmax, which adds up a million positions one after another: 2e-5 off in float32, 3e-2 at 16 million.
-    """
-    norm = top = key.new_zeros(*key.shape[:2], 1, key.shape[-1])
-    if key_norm == "softmax":
-        top = greatest(key.detach())
-        key = (key - finite(top)).exp_()
-        norm = key.sum(2, keepdim=True)
-    elif key_norm == "l2":
-        norm = key.square().sum(2, keepdim=True)
-    return ScanState(products(key, value), norm, top)
 
 
 def content_lambda(state: ScanState, key_norm: str) -> Float[Tensor, "B K V"]:
@@ -90,7 +73,7 @@ def _by_parts(queries: Tensor, lambdas: Tensor, bias: Tensor | None) -> Tensor:
     """queries @ lambdas + bias, by parts of the rows: so the gradient of the lambdas is a sum of sums."""
     rows = queries.shape[1]
     whole = rows - rows % PART
-    if _recorded() or whole < 2 * PART:
+    if recorded() or whole < 2 * PART:
         # With a bias in one go: one large temporary less than a sum of two outputs
         return torch.bmm(queries, lambdas) if bias is None else torch.baddbmm(bias, queries, lambdas)
     parts = [tensor[:, :whole].reshape(-1, PART, tensor.shape[-1]) for tensor in (queries, bias) if tensor is not None]
@@ -101,31 +84,3 @@ def _by_parts(queries: Tensor, lambdas: Tensor, bias: Tensor | None) -> Tensor:
         return output
     rest = _by_parts(queries[:, whole:], lambdas, None if bias is None else bias[:, whole:])
     return torch.cat([output, rest], 1)
-
-
-def products(weights: Float[Tensor, "B U M K"], value: Float[Tensor, "B U M V"]) -> Float[Tensor, "B U K V"]:
-    """weights.mT @ value by parts of the positions, as one product may add up all of them one after another."""
-    rest = weights.shape[2] % PART
-    if _recorded() or rest == weights.shape[2]:
-        return weights.mT @ value
-    last: Tensor | float = 0.0
-    if rest:
-        sizes = (weights.shape[2] - rest, rest)
-        (weights, last_weights), (value, last_value) = weights.split(sizes, 2), value.split(sizes, 2)
-        last = last_weights.mT @ last_value
-    parts = weights.unflatten(2, (-1, PART)).mT @ value.unflatten(2, (-1, PART))  # (B, U, M / PART, K, V)
-    return parts.sum(2) + last
-
-
-def greatest(key: Float[Tensor, "B U M K"]) -> Float[Tensor, "B U 1 K"]:
-    """key.amax(2, keepdim=True), by parts: many times faster."""
-    rest = key.shape[2] % ROWS
-    if _recorded() or rest == key.shape[2]:
-        return key.amax(2, keepdim=True)
-    rows = key[:, :, : key.shape[2] - rest].unflatten(2, (-1, ROWS)).amax(2)  # (B, U, ROWS, K)
-    return torch.maximum(rows, key[:, :, -ROWS:]).amax(2, keepdim=True)
-
-
-def _recorded() -> bool:
-    """Whether a program is recorded, which shall take any length."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()

@@ -15,15 +15,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from lambda_seq.functional.algorithm import REGISTRIES, Algorithm
 from lambda_seq.functional.calibration import kernels, not_used
-from lambda_seq.functional.position.registry import REGISTRY, Algorithm
+from lambda_seq.functional.position.registry import REGISTRY
 from lambda_seq.functional.problem import Problem, Sizes
 from lambda_seq.functional.rates import Rates, guessed, rates
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One algorithm for the position lambda, forward and backward.
+    """One algorithm for the position lambda, or for the content lambda, forward and backward.
 
     The two passes stand alone, as a backward pass starts from the inputs: each may take the algorithm that suits it.
     """
@@ -36,13 +37,14 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Plan:
-    """Which algorithm computes the position lambda in each pass, and why; prints as a table."""
+    """Which algorithm computes the position lambda, and the content lambda, in each pass; prints as a table."""
 
     problem: Problem
     candidates: tuple[Candidate, ...]  # fastest forward first; empty where there is nothing to choose
     unsupported: tuple[tuple[str, str], ...] = ()  # other algorithms, and why they do not apply
     unused: tuple[tuple[str, str], ...] = ()  # those that apply, and why "auto" does not take them all the same
     guessed: bool = False  # whether nothing was measured on a device of this type, so that times are guesses
+    content: tuple[Candidate, ...] = ()  # for the content lambda, fastest forward first
 
     @property
     def algorithm(self) -> str:
@@ -56,15 +58,28 @@ class Plan:
             return "content"
         return min(self.candidates, key=lambda candidate: candidate.seconds[1]).name
 
+    @property
+    def content_algorithms(self) -> tuple[str, ...]:
+        """Names of the fastest candidates for the content lambda, forward and backward; empty without one."""
+        if not self.content:
+            return ()
+        return self.content[0].name, min(self.content, key=lambda candidate: candidate.seconds[1]).name
+
     def __str__(self) -> str:
         problem, sizes = self.problem, self.problem.sizes
         head = (
             f"lambda layer, batch {sizes.B}, size {_by(problem.size)}, heads {sizes.H}, k {sizes.K}, v {sizes.V}, "
             f"intra {sizes.U}, {problem.dtype}, {problem.device}"
         )
+        reasons = [f"{name} not used: {reason}" for name, reason in self.unused]
+        reasons += [f"{name} does not apply: {reason}" for name, reason in self.unsupported]
+        content = []
+        if len(self.content) > 1:
+            forward, backward = self.content_algorithms
+            content = [f"content lambda: {forward} forward, {backward} backward"]
         if not self.candidates or problem.scope is None:
             what = "nothing in it" if problem.scope else "content only: one reduction over positions"
-            return f"{head}\n{what}, nothing to choose"
+            return "\n".join([head, *(content or [f"{what}, nothing to choose"]), *reasons])
         causal = ", causal" if problem.causal else ""
         columns = ("multiply-adds", "peak memory", "predicted")
         lines = [
@@ -88,8 +103,7 @@ class Plan:
                 f"predicted times are guesses: nothing was measured on {problem.device}; run "
                 f"lambda_seq.functional.calibrate({str(problem.device)!r}, {problem.dtype})"
             )
-        lines += [f"{name} not used: {reason}" for name, reason in self.unused]
-        return "\n".join([*lines, *(f"{name} does not apply: {reason}" for name, reason in self.unsupported)])
+        return "\n".join([*lines, *content, *reasons])
 
 
 def plan(
@@ -117,36 +131,49 @@ def plan(
     if device is None:
         device = "cpu" if query.device.type == "meta" else query.device
     problem = problem.on(torch.device(device))
-    if problem.scope is None or problem.empty:
+    if problem.empty:
         return Plan(problem, ())
+    parts = {"position": problem.sizes} if problem.scope else {}
+    if problem.content:
+        parts["scan" if causal else "content"] = problem.sizes.of_content(causal)
     device, dtype = problem.device, problem.dtype
-    where = problem.sizes, device, dtype
+    speed, slowness = rates(device, dtype), kernels(device, dtype)
+    found: dict[str, tuple[Candidate, ...]] = {}
     unsupported: dict[str, str] = {}
     unused: dict[str, str] = {}
-    usable: list[Algorithm] = []
-    for name, algorithm in REGISTRY.items():
-        reason = algorithm.supports(*where)
-        if reason is not None:
-            unsupported[name] = reason
-            continue
-        reason = not_used(algorithm, device, dtype)
-        if reason is not None:
-            unused[name] = reason
-        else:
-            usable.append(algorithm)
+    for part, sizes in parts.items():
+        usable: list[Algorithm] = []
+        for name, algorithm in REGISTRIES[part].items():
+            reason = algorithm.supports(sizes, device, dtype)
+            if reason is not None:
+                unsupported[name] = reason
+                continue
+            reason = not_used(algorithm, device, dtype)
+            if reason is not None:
+                unused[name] = reason
+            else:
+                usable.append(algorithm)
+        found[part] = candidates(sizes, device, dtype, speed, usable, slowness)
     return Plan(
         problem,
-        candidates(*where, rates(device, dtype), usable, kernels(device, dtype)),
+        found.pop("position", ()),
         tuple(unsupported.items()),
         tuple(unused.items()),
         guessed(device, dtype),
+        *found.values(),
     )
 
 
-def fastest(sizes: Sizes, device: torch.device, dtype: torch.dtype, backward: bool) -> Algorithm:
-    """The algorithm to take for one pass, at the current rates of the device."""
+def fastest(
+    sizes: Sizes,
+    device: torch.device,
+    dtype: torch.dtype,
+    backward: bool,
+    registry: Mapping[str, Algorithm] = REGISTRY,
+) -> Algorithm:
+    """The algorithm of a registry to take for one pass, at the current rates of the device."""
     proved = kernels(device, dtype)
-    usable = tuple(algorithm for name, algorithm in REGISTRY.items() if algorithm.trusted or name in proved)
+    usable = tuple(algorithm for name, algorithm in registry.items() if algorithm.trusted or name in proved)
     return _fastest(sizes, device, dtype, rates(device, dtype), backward, usable, tuple(proved.items()))
 
 

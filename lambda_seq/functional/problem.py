@@ -50,6 +50,10 @@ class Sizes(NamedTuple):
         """Numbers in the gradients of query, value and embedding."""
         return self.N * (self.H * self.K + self.U * self.V) + self.U * self.K * self.RY * self.RX
 
+    def of_content(self, causal: bool) -> Sizes:
+        """Those of the content lambda: one row of positions, no scope, and no query unless its output is a scan's."""
+        return self._replace(H=self.H if causal else 0, Y=1, X=self.Y * self.X, RY=0, RX=0, origin=(0, 0))
+
     def chunk(self, most: int) -> int:
         """Floats that the largest temporary of one chunk may hold.
 

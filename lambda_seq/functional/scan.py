@@ -10,8 +10,9 @@ query, key, value and the state before, from the output and the state after.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -19,11 +20,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lambda_seq.functional.algorithm import Algorithm, Case, Registry, Shape, randoms
 from lambda_seq.functional.chunks import Carry, Chunk, length_of, pieces
 from lambda_seq.functional.operators import Operator, cast, plainly, without_autocast
+from lambda_seq.functional.plan import fastest
+from lambda_seq.functional.problem import Sizes
 from lambda_seq.functional.reference import inverse_root
 from lambda_seq.functional.states import State, tree
 from lambda_seq.functional.transforms import Once, folding
+from lambda_seq.functional.work import Work
 
 
 @tree
@@ -185,6 +190,7 @@ def _beside(tensor: Tensor) -> Tensor:
     return tensor.new_empty(batch, count, channels, depth)
 
 
+Choose = Callable[[Sizes, torch.device, torch.dtype, bool], Algorithm]
 _ARGUMENTS = "Tensor query, Tensor key, Tensor value, Tensor sums, Tensor norm, Tensor top, str key_norm"
 _STATE = "Tensor grad_sums, Tensor grad_norm, Tensor grad_top"
 
@@ -216,15 +222,132 @@ def _tangent(function: Any, inputs: Sequence[Tensor], tangents: Sequence[Tensor 
     return *_Tangent.apply(*inputs, *moved, key_norm), None
 
 
-SCAN = Operator(
+class ScanOperator(Operator):
+    """The operator `lambda_seq::name` of query, key, value, the fields of a state, and key_norm.
+
+    Args:
+        name: of the operator.
+        choose: sizes, device, dtype, whether backward -> the algorithm to run; asked when the operator runs.
+    """
+
+    def __init__(self, name: str, choose: Choose) -> None:
+        def run_forward(query: Tensor, key: Tensor, value: Tensor, *others: Any) -> tuple[Tensor, ...]:
+            algorithm = choose(sizes_of(query, key, value), query.device, query.dtype, False)
+            found: tuple[Tensor, ...] = algorithm.forward(query, key, value, *others)
+            return found
+
+        def run_backward(*inputs: Any) -> tuple[Tensor, ...]:
+            query, key, value = inputs[4:7]
+            algorithm = choose(sizes_of(query, key, value), query.device, query.dtype, True)
+            found: tuple[Tensor, ...] = algorithm.backward(*inputs)
+            return found
+
+        super().__init__(
+            name,
+            plainly(run_forward),
+            plainly(run_backward),
+            f"({_ARGUMENTS}) -> (Tensor, Tensor, Tensor, Tensor)",
+            f"(Tensor grad, {_STATE}, {_ARGUMENTS}) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+            fakes=(_fake, _fake_backward),
+            tensors=6,
+            tangent=_tangent,
+            mapped=(folding, folding),
+            constant=(3,),  # the maximum is a reference only
+        )
+
+
+# The registry
+
+
+class Scan(Algorithm):
+    """A way to compute the causal content lambda.
+
+    Args:
+        name: of it, and of the operator `lambda_seq::name_scan`.
+        summary: it in a few words.
+        forward: query (B, H, N, K), key (B, U, N, K), value (B, U, N, V), the fields of a `ScanState`, key_norm ->
+            output (B, H, N, V), laid out as (B, N, H, V), and the fields of the state after.
+        backward: gradients of these, then forward's arguments -> gradients of the tensors.
+        count, supports, trusted: as of every algorithm.
+    """
+
+    def __init__(self, name: str, *others: Any, **options: Any) -> None:
+        super().__init__(name, *others, **options)
+        self.operator = ScanOperator(f"{name}_scan", self.by_name)
+
+
+def sizes_of(query: Tensor, key: Tensor, value: Tensor) -> Sizes:
+    """Sizes of a problem, as `Sizes.of_content` has them."""
+    batch, heads, count, dim_key = query.shape
+    return Sizes(batch, heads, key.shape[1], dim_key, value.shape[-1], 1, count, 0, 0, (0, 0))
+
+
+def _definition(
+    query: Tensor, key: Tensor, value: Tensor, sums: Tensor, norm: Tensor, top: Tensor, key_norm: str
+) -> tuple[Tensor, ...]:
+    """Every sum written out, n · k · v numbers, relative to one reference: for keys that are no outliers."""
+    after = top.detach()
+    weights, squares = key, key.square()
+    if key_norm == "softmax":
+        after = torch.maximum(key.detach().amax(2, keepdim=True), after)
+        weights = squares = (key - after).exp()
+        shrink = (top.detach() - after).exp()
+        sums, norm = shrink.mT * sums, shrink * norm
+    products = sums[:, :, None] + (weights[..., None] * value[..., None, :]).cumsum(2)  # (B, U, N, K, V)
+    norms = norm if key_norm == "none" else norm + squares.cumsum(2)
+    power = {"softmax": -1.0, "l2": -0.5, "none": 0.0}[key_norm]
+    scale = norms.expand_as(key) ** power
+    output = torch.einsum("bhnk,bunk,bunkv->bhnv", query, scale, products)
+    return output, products[:, :, -1], norms[:, :, -1:], after
+
+
+def _case(shape: Shape, device: torch.device, dtype: torch.dtype) -> Case:
+    """A problem to try an algorithm by."""
+    s, wide = shape, torch.promote_types(dtype, torch.float32)
+    query, key, value, grad = randoms(
+        ((s.B, s.H, s.X, s.K), (s.B, s.U, s.X, s.K), (s.B, s.U, s.X, s.V), (s.B, s.H, s.X, s.V)), device, dtype
+    )
+    fields = ((s.B, s.U, s.K, s.V), (s.B, s.U, 1, s.K), (s.B, s.U, 1, s.K))
+    sums, norm, top = randoms(fields, device, wide)
+    state = (sums, norm.abs() + 1, top)
+    gradients = (f"gradient of {name}" for name in ("query", "key", "value", "sum", "norm", "maximum"))
+    return Case(
+        sizes_of(query, key, value),
+        (query, key, value, *state),
+        s.key_norm,
+        (grad, *randoms(fields, device, wide)),
+        partial(_definition, key_norm=s.key_norm),
+        ("output", "sum", "norm", "maximum", *gradients),
+    )
+
+
+def count(s: Sizes, backward: bool) -> tuple[Work, float]:
+    """Work of the chunks of torch's operations, and floats of temporaries; with the backward pass or without.
+
+    Of chunks as a GPU has them: elsewhere there is nothing to choose.
+    """
+    length = length_of(torch.device("cuda"), s.B * s.U * s.H)
+    chunks, rows = -(-s.X // length), s.B * s.U * s.X
+    products = rows * (s.H * length * (s.K + s.V) + s.K * s.V * (s.H + 1))
+    streamed = rows * (s.H * (3 * length + 2 * s.K + s.V) + 6 * s.K + s.V)
+    temporary = s.B * s.U * s.H * length * length
+    work = Work(products=products, streamed=streamed, calls=38 * chunks)
+    if not backward:
+        return work, float(temporary)
+    return work * 4, float(3 * temporary)
+
+
+SCANS: Registry[Scan] = Registry(
     "scan",
-    plainly(forward),
-    plainly(backward),
-    f"({_ARGUMENTS}) -> (Tensor, Tensor, Tensor, Tensor)",
-    f"(Tensor grad, {_STATE}, {_ARGUMENTS}) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-    fakes=(_fake, _fake_backward),
-    tensors=6,
-    tangent=_tangent,
-    mapped=(folding, folding),
-    constant=(3,),  # the maximum is a reference only
+    (
+        Shape(1, 3, 1, 16, 20, 1, 83),
+        Shape(2, 4, 2, 5, 9, 1, 21, key_norm="l2"),
+        Shape(1, 1, 1, 24, 64, 1, 100),
+        Shape(1, 5, 1, 32, 64, 1, 40, key_norm="none"),
+        Shape(1, 2, 1, 16, 16, 1, 40001),  # parts of several tiles
+    ),
+    Shape(4, 4, 1, 16, 64, 1, 16384),
+    _case,
 )
+SCANS.register(Scan("scan", "torch's operations, chunk by chunk", forward, backward, count))
+SCAN = ScanOperator("scan", lambda sizes, device, dtype, backward: fastest(sizes, device, dtype, backward, SCANS))

@@ -12,10 +12,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lambda_seq.functional.chunks import finite
-from lambda_seq.functional.content import apply, content_lambda, hide, summary
+from lambda_seq.functional.content import apply, content_lambda, hide
 from lambda_seq.functional.operators import without_autocast
 from lambda_seq.functional.packing import Bucket
 from lambda_seq.functional.scan import ScanState, scan
+from lambda_seq.functional.summaries import summary
 from lambda_seq.parallel import collectives
 from lambda_seq.parallel.packing import SplitPacking
 

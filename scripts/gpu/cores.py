@@ -93,6 +93,12 @@ def chosen(kind: str, case: Case) -> tuple[str, str]:
     return plan.algorithm, plan.backward_algorithm
 
 
+def content_chosen(kind: str, case: Case) -> tuple[str, ...]:
+    """What "auto" takes for the content lambda, forward and backward."""
+    query, key, value, *_ = lambda_tensors(kind, replace(case, device="meta"))
+    return LF.plan(query, key, value, None, causal=kind == "causal", device=case.device).content_algorithms
+
+
 def _ours(label: str, kind: str, scope: int | None = None, longest: int = 2**23) -> Core:
     def sized(case: Case) -> Case:
         return case if scope is None else replace(case, scope=scope)

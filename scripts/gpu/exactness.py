@@ -19,6 +19,8 @@ from torch import Tensor
 from gpu.running import Part, Section, Settings
 from lambda_seq import LambdaLayer1d, LambdaLayer2d
 from lambda_seq import functional as LF
+from lambda_seq.functional.algorithm import REGISTRIES
+from lambda_seq.functional.calibration import errors, sizes_of
 from lambda_seq.functional.position.registry import REGISTRY
 from lambda_seq.functional.problem import Problem
 
@@ -26,6 +28,8 @@ ALLOWED = {"float64": 1e-10, "float32": 1e-5}
 TWICE = 2.0  # the error of the definition, or one rounding
 PAST = 2**31 + 2**20  # elements of an output
 LONGEST = 10.0  # seconds that it may take by the plan: n² is out of the question
+CONTENT = ("content", "scan")  # parts of the layer whose registries have shapes of their own
+SHORT = 1000  # positions of those that a CPU takes
 HEADS, DIM_KEY, DIM_VALUE, SCOPE, TAIL = 4, 16, 64, 23, 600  # of it; its last positions are compared
 
 
@@ -72,13 +76,19 @@ LAYERS: dict[str, dict[str, Any]] = {
 
 
 def cells(settings: Settings) -> list[Record]:
-    """Algorithms in each dtype, layers, then lengths past 2³¹ elements."""
+    """Algorithms in each dtype, those of the content lambda, too, layers, then lengths past 2³¹ elements."""
     dtypes = ("float32", "bfloat16", "float16", "float64") if settings.device == "cuda" else ("float32", "bfloat16")
     names = ["auto", *REGISTRY]
     found: list[Record] = [
         {"what": "algorithm", "name": name, "dtype": dtype}
         for dtype in dtypes
         for name in (names if dtype == dtypes[0] else settings.sized(names, names[:1]))
+    ]
+    found += [
+        {"what": part, "name": name, "dtype": dtype}
+        for part in CONTENT
+        for name in REGISTRIES[part]
+        for dtype in settings.sized(dtypes[:3], dtypes[:1])
     ]
     found += [{"what": "layer", "name": name} for name in settings.sized((*LAYERS, "image"), ("causal", "image"))]
     return found + [{"what": "long", "name": name} for name in settings.sized(["content", *names], ["content", "auto"])]
@@ -89,6 +99,8 @@ def run(key: Record, settings: Settings) -> Record:
     torch.manual_seed(2021)
     if key["what"] == "algorithm":
         return algorithm(key["name"], getattr(torch, key["dtype"]), settings)
+    if key["what"] in CONTENT:
+        return of_content(key["what"], key["name"], getattr(torch, key["dtype"]), settings)
     if key["what"] == "layer":
         return layer(key["name"], settings)
     return past(key["name"], settings)
@@ -165,6 +177,32 @@ def algorithm(name: str, dtype: torch.dtype, settings: Settings) -> Record:
     if not applied:
         return {"status": "not run", "message": "; ".join(dict.fromkeys(reasons.values()))}
     return {"off": worst, "share": times, "shapes": len(applied), "reasons": sorted(set(reasons.values()))}
+
+
+def of_content(part: str, name: str, dtype: torch.dtype, settings: Settings) -> Record:
+    """Compare an algorithm of the content lambda with the definition in the shapes that kernels are tried by.
+
+    Raises:
+        WrongResultError: it is further off than allowed.
+    """
+    registry, device = REGISTRIES[part], torch.device(settings.device)
+    worst, applied, reasons = 0.0, 0, list[str]()
+    for shape in registry.right:
+        if settings.device == "cpu" and shape.X > SHORT:
+            continue
+        reason = registry[name].supports(sizes_of(registry, shape), device, dtype)
+        if reason is not None:
+            reasons.append(reason)
+            continue
+        for what, error, allowed in errors(registry[name], registry.case(shape, device, dtype), dtype):
+            if not error <= allowed:  # NaN is wrong too
+                title = f"{shape.X} positions, {shape.key_norm}"
+                raise WrongResultError(f"{title}: {what} is off by {error:.1e}, {allowed:.1e} is allowed")
+            worst = max(worst, error)
+        applied += 1
+    if not applied:
+        return {"status": "not run", "message": "; ".join(dict.fromkeys(reasons))}
+    return {"off": worst, "shapes": applied, "reasons": sorted(set(reasons))}
 
 
 def why_not(name: str, tensors: Sequence[Tensor], options: dict[str, Any]) -> str | None:
@@ -300,7 +338,7 @@ def past_of_content(query: Tensor, value: Tensor, dtype: torch.dtype) -> Record:
 
 def parts(records: Sequence[Record], settings: Settings) -> Iterator[Part]:
     """A table of algorithms by dtype, one of layers, and what was found past 2³¹ elements."""
-    by = {(one["key"]["name"], one["key"]["dtype"]): one for one in records if one["key"]["what"] == "algorithm"}
+    by = {(one["key"]["name"], one["key"]["dtype"]): one for one in records if "dtype" in one["key"]}
     dtypes = list(dict.fromkeys(dtype for _, dtype in by))
     rows = [
         (name, *(_said(by[name, dtype]) if (name, dtype) in by else "" for dtype in dtypes))

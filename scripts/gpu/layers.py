@@ -12,7 +12,7 @@ from benchmarks.methods import Case
 from benchmarks.recording import Record
 from benchmarks.reporting import Series, Table, number, seconds
 
-from gpu.cores import CORES, chosen, moved_bytes, verify
+from gpu.cores import CORES, chosen, content_chosen, moved_bytes, verify
 from gpu.running import Part, Section, Settings
 from gpu.timing import fastest, kernels
 
@@ -68,6 +68,8 @@ def run(key: Record, settings: Settings) -> Record:
     if key["method"] in SCOPED or key["method"] == "global":
         kind, scope = SCOPED.get(key["method"], ("global", case.scope))
         found["chosen"] = list(chosen(kind, replace(case, scope=scope)))
+    if key["method"] in ("content", "causal"):
+        found["content"] = list(content_chosen(key["method"], case))
     forward = torch.no_grad()(lambda: function(*tensors))
     found["forward"] = fastest(forward, case.device, settings.patience)
     steps: list[tuple[str, Callable[[], object]]] = [("forward", forward)]
@@ -79,7 +81,7 @@ def run(key: Record, settings: Settings) -> Record:
 
         found["both"] = fastest(both, case.device, settings.patience)
         steps.append(("both", both))
-    if key["method"] == "causal":  # it asks the GPU how steep keys are
+    if "scan" in found.get("content", ()):  # torch's operations ask the GPU how steep keys are
         return found
     for name, step in steps:
         alone = kernels(step, case.device, settings.patience)
@@ -169,6 +171,11 @@ def parts(records: Sequence[Record], settings: Settings) -> Iterator[Part]:
         f"{CORES[one['key']['method']].label} at {one['key']['size'][0]:,}: {' and '.join(one['chosen'])}"
         for one in records
         if "chosen" in one
+    }
+    picks |= {
+        f"content of {CORES[one['key']['method']].label} at {one['key']['size'][0]:,}: {' and '.join(one['content'])}"
+        for one in records
+        if "content" in one
     }
     if picks:
         yield "Chosen by the plan, forward and backward: " + "; ".join(sorted(picks)) + "."

@@ -2,6 +2,7 @@ import os
 
 import pytest
 import torch
+from kernel_runs import process
 
 
 def pytest_addoption(parser):
@@ -21,6 +22,16 @@ def device(request):
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic mode asks for
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     return name
+
+
+@pytest.fixture(scope="session")
+def run(device):
+    """Calls a function of `kernel_runs` where kernels run."""
+    if device.type == "cuda":
+        yield lambda function, *arguments, **options: function(*arguments, **options)
+    else:
+        with process("1") as call:
+            yield call
 
 
 @pytest.fixture(autouse=True)

@@ -65,8 +65,8 @@ def test_where_it_does_not_apply_the_plan_says_why(toy):
     inputs = make((61,), (3,))
     plan = LF.plan(inputs.query, inputs.key, inputs.value, inputs.embedding)
     reason = "it is for at most 60 columns, not 61"
-    assert plan.unsupported[-1] == ("toy", reason)
-    assert str(plan).splitlines()[-1] == f"toy does not apply: {reason}"
+    assert dict(plan.unsupported)["toy"] == reason
+    assert f"toy does not apply: {reason}" in str(plan).splitlines()
     assert "toy" not in [candidate.name for candidate in plan.candidates]
     torch.testing.assert_close(inputs.run("auto"), inputs.run("naive"))
 

@@ -8,7 +8,8 @@ from problems import make
 
 from lambda_seq import functional as LF
 from lambda_seq.functional import calibration, rates
-from lambda_seq.functional.calibration import RIGHT, Trial
+from lambda_seq.functional.algorithm import REGISTRIES
+from lambda_seq.functional.calibration import Trial
 from lambda_seq.functional.position.registry import REGISTRY, Algorithm
 from lambda_seq.functional.problem import Sizes
 from lambda_seq.functional.work import Work
@@ -43,12 +44,13 @@ def gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
     monkeypatch.setattr(rates, "_probe", lambda device, dtype: SPEED)
     monkeypatch.setattr(rates, "seconds", lambda run, device: (run(), 2e-8)[1])
-    for name, algorithm in list(REGISTRY.items()):
-        if not algorithm.trusted:
-            monkeypatch.delitem(REGISTRY, name)
+    for registry in REGISTRIES.values():
+        for name, algorithm in list(registry.items()):
+            if not algorithm.trusted:
+                monkeypatch.delitem(registry, name)
     try_out, cpu = calibration.try_out, torch.device("cpu")
-    monkeypatch.setattr(calibration, "FAST", RIGHT[1])
-    monkeypatch.setattr(calibration, "try_out", lambda kernel, device, *rest: try_out(kernel, cpu, *rest))
+    monkeypatch.setattr(REGISTRY, "fast", REGISTRY.right[1])
+    monkeypatch.setattr(calibration, "try_out", lambda kernel, part, device, *rest: try_out(kernel, part, cpu, *rest))
     return lambda algorithm: (monkeypatch.setitem(REGISTRY, "kernel", algorithm), LF.calibrate(GPU))
 
 
@@ -118,10 +120,12 @@ def test_a_kernel_that_applies_to_nothing_here_is_not_tried(gpu):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_all_algorithms_are_right_by_its_measure(dtype):
-    for algorithm in REGISTRY.values():
-        if algorithm.trusted:
-            assert all(calibration._wrong(algorithm, shape, torch.device("cpu"), dtype) == "" for shape in RIGHT[:2])
+@pytest.mark.parametrize("part", REGISTRIES)
+def test_all_algorithms_are_right_by_its_measure(part, dtype):
+    registry = REGISTRIES[part]
+    for shape in registry.right[:2]:
+        case = registry.case(shape, torch.device("cpu"), dtype)
+        assert not any(calibration.wrong(one, case, dtype) for one in registry.values() if one.trusted)
 
 
 def test_on_a_cpu_kernels_are_neither_tried_nor_used(monkeypatch):
@@ -171,10 +175,14 @@ def test_trials_that_cannot_be_read_count_as_none_with_one_warning(content, no_c
     assert calibration.tried(GPU, torch.float32) == {}  # warns no more
 
 
-def test_the_kernels_can_be_tried_by_some_shape():
-    assert len(RIGHT) == 3
-    for name in ("triton_weights", "triton_lambdas"):
-        shapes = [calibration._sizes(shape) for shape in (*RIGHT, calibration.FAST)]
-        assert all(isinstance(sizes, Sizes) for sizes in shapes)
-        assert any(REGISTRY[name].supports(sizes, GPU, torch.float32) is None for sizes in shapes[:3])
+@pytest.mark.parametrize("part", REGISTRIES)
+def test_the_kernels_can_be_tried_by_some_shape(part):
+    registry = REGISTRIES[part]
+    kernels = [algorithm for algorithm in registry.values() if not algorithm.trusted]
+    assert kernels
+    for kernel in kernels:
+        right, fast = [calibration.sizes_of(registry, one) for one in registry.right], registry.fast
+        assert all(isinstance(sizes, Sizes) for sizes in right)
+        assert any(kernel.supports(sizes, GPU, torch.float32) is None for sizes in right)
+        assert kernel.supports(calibration.sizes_of(registry, fast), GPU, torch.float32) is None
     assert Trial("").slowness == (1.0, 1.0)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from lambda_seq import functional as LF
-from lambda_seq.functional.content import summary
 from lambda_seq.functional.scan import scan
+from lambda_seq.functional.summaries import summary
 from lambda_seq.parallel import collectives
 from lambda_seq.parallel.content import earlier
 

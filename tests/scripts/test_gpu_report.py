@@ -21,6 +21,7 @@ from gpu.running import Section, Settings, run_section
 from gpu.sections import SECTIONS
 from paths import ROOT
 
+from lambda_seq.functional.algorithm import REGISTRIES
 from lambda_seq.functional.position.registry import REGISTRY
 
 TINY = Settings("cpu", tiny=True)
@@ -160,6 +161,18 @@ def test_an_algorithm_that_applies_nowhere_is_not_run(monkeypatch):
     monkeypatch.setattr(REGISTRY["dense"], "supports", lambda *where: "it needs a GPU")
     found = exactness.algorithm("dense", torch.float32, TINY)
     assert (found["status"], found["message"]) == ("not run", "it needs a GPU")
+
+
+@pytest.mark.parametrize("part", exactness.CONTENT)
+def test_a_wrong_content_lambda_is_noticed(part, monkeypatch):
+    registry = REGISTRIES[part]
+    assert exactness.of_content(part, part, torch.float32, TINY)["off"] <= 1e-5
+    kernel = exactness.of_content(part, f"triton_{part}", torch.float32, TINY)
+    assert (kernel["status"], kernel["message"]) == ("not run", "it runs on CUDA devices, not on cpu")
+    exact = registry[part].forward
+    monkeypatch.setattr(registry[part], "forward", lambda *given: tuple(one * 1.001 for one in exact(*given)))
+    with pytest.raises(WrongResultError, match="is off by"):
+        exactness.of_content(part, part, torch.float32, TINY)
 
 
 @pytest.mark.parametrize("name", ["content", "auto", "banded", "toeplitz"])
@@ -367,11 +380,13 @@ def test_a_section_that_cannot_be_written_costs_no_other(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_whole_report_on_a_cpu(tmp_path):
-    command = [sys.executable, "scripts/gpu_report.py", "--device", "cpu", "--tiny", "--out", str(tmp_path)]
-    command += ["--minutes", "60"]  # of a machine that others keep busy, too
-    variables = os.environ | {"OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(tmp_path.parent / "cache")}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=variables)
+def test_the_whole_report_on_a_cpu(tmp_path, monkeypatch):
+    words = ["--device", "cpu", "--tiny", "--out", str(tmp_path)]
+    words += ["--minutes", "60"]  # of a machine that others keep busy, too
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path.parent / "cache"))
+    command = [sys.executable, "scripts/gpu_report.py", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     files = {file.name for file in tmp_path.iterdir()}
     assert files == {"report.md", "report.json", "rates.json", "layers.png", "memory.png", "training.png"}
@@ -382,8 +397,10 @@ def test_the_whole_report_on_a_cpu(tmp_path):
     assert "could not be written" not in text
     assert "cells were not run" not in text
     records = json.loads((tmp_path / "report.json").read_text())["records"]
-    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=variables)
-    assert again.returncode == 0, again.stdout + again.stderr
+    asked = []
+    monkeypatch.setattr("gpu.running.run_section", lambda section, keys, *others: asked.extend(keys))
+    assert gpu_report.main(words) == 0  # the same command again
+    assert asked == []
     assert json.loads((tmp_path / "report.json").read_text())["records"] == records
 
 

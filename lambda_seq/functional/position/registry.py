@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import overload
+from collections.abc import Iterator, Sequence
+from typing import Any, overload
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from lambda_seq.functional import algorithm, reference
+from lambda_seq.functional.algorithm import Case, Registry, Shape, randoms
 from lambda_seq.functional.position.operator import PositionOperator
-from lambda_seq.functional.problem import Sizes
-from lambda_seq.functional.work import Work
-
-Forward = Callable[[Tensor, Tensor, Tensor, Sizes], Tensor]
-Backward = Callable[[Tensor, Tensor, Tensor, Tensor, Sizes], tuple[Tensor, Tensor, Tensor]]
-Count = Callable[[Sizes, bool], tuple[Work, float]]
-Supports = Callable[[Sizes, torch.device, torch.dtype], str | None]
+from lambda_seq.functional.problem import origin, sized
 
 
-def everywhere(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> str | None:
-    """`supports` of an algorithm for all sizes, devices and dtypes."""
-    return None
-
-
-class Algorithm:
+class Algorithm(algorithm.Algorithm):
     """A way to compute the position lambda; the same function as every other one.
 
     Args:
@@ -33,45 +25,51 @@ class Algorithm:
             pair of positions has, and their `Sizes` -> output (B, H, Y, X, V), laid out in memory as (B, Y, X, H, V).
         backward: gradient of the output, then forward's arguments -> gradients of query, value (laid out like the
             output) and embedding (contiguous).
-        count: sizes, and whether a backward pass is counted too -> the work, and floats of temporaries at most; of the
-            very chunks that the passes cut. Both passes run without autocast and autograd.
-        supports: sizes, device, dtype -> why it does not apply there, or None where it does. Asked before every call,
-            so it is quick, and imports nothing.
-        trusted: False for a kernel that depends on a device's compiler, and whose time no rate of the device predicts:
-            "auto" takes it only where `calibrate` found it right and measured it. It can be asked for by name anywhere.
+        count, supports, trusted: as of every algorithm.
     """
 
-    def __init__(
-        self,
-        name: str,
-        summary: str,
-        forward: Forward,
-        backward: Backward,
-        count: Count,
-        supports: Supports = everywhere,
-        trusted: bool = True,
-    ) -> None:
-        self.name, self.summary, self.trusted = name, summary, trusted
-        self.forward, self.backward, self.count, self.supports = forward, backward, count, supports
-        self.operator = PositionOperator(name, self._by_name)
-
-    def __repr__(self) -> str:
-        return f"Algorithm({self.name!r})"
-
-    def _by_name(self, sizes: Sizes, device: torch.device, dtype: torch.dtype, backward: bool) -> Algorithm:
-        reason = self.supports(sizes, device, dtype)
-        if reason is not None:
-            raise ValueError(f"algorithm={self.name!r}: {reason}; use algorithm='auto', which takes one that applies")
-        return self
+    def __init__(self, name: str, *others: Any, **options: Any) -> None:
+        super().__init__(name, *others, **options)
+        self.operator = PositionOperator(name, self.by_name)
 
 
-REGISTRY: dict[str, Algorithm] = {}
+def _case(shape: Shape, device: torch.device, dtype: torch.dtype) -> Case:
+    """A problem to try an algorithm by."""
+    s, first = shape, origin((shape.RY, shape.RX), False)
+    query, value, whole, grad = randoms(
+        ((s.B, s.H, s.Y, s.X, s.K), (s.B, s.U, s.Y, s.X, s.V), (s.U, s.K, s.RY, s.RX), (s.B, s.H, s.Y, s.X, s.V)),
+        device,
+        dtype,
+    )
+    embedding, sizes = sized(query, value, whole, first)
+    left, right, top, bottom = (
+        count
+        for axis, taps in ((1, s.RX), (0, s.RY))
+        for before in (first[axis] - sizes.origin[axis],)
+        for count in (before, taps - embedding.shape[2 + axis] - before)
+    )
+
+    def definition(query: Tensor, value: Tensor, embedding: Tensor) -> tuple[Tensor]:
+        # Offsets that no pair of positions has are clipped off the embedding, and have no gradient
+        return (reference.position(query, value, F.pad(embedding, (left, right, top, bottom)), None, False),)
+
+    names = ("output", "gradient of query", "gradient of value", "gradient of embedding")
+    return Case(sizes, (query, value, embedding), sizes, (grad,), definition, names)
 
 
-def register(algorithm: Algorithm) -> Algorithm:
-    """Make an algorithm known: to `algorithm=`, `plan`, "auto", and the tests that all have to pass."""
-    REGISTRY[algorithm.name] = algorithm
-    return algorithm
+# No powers of two, an image among them, scopes wider than the input, more values than one tile; and enough to do for a
+# large GPU
+REGISTRY: Registry[Algorithm] = Registry(
+    "position",
+    (
+        Shape(2, 3, 1, 16, 20, 1, 203, 1, 31),
+        Shape(1, 4, 2, 5, 9, 11, 13, 5, 27),
+        Shape(1, 1, 1, 24, 64, 1, 300, 1, 63),
+    ),
+    Shape(4, 4, 1, 16, 64, 1, 16384, 1, 63),
+    _case,
+)
+register = REGISTRY.register  # to `algorithm=`, `plan`, "auto", and the tests that all have to pass
 
 
 class _Names(Sequence[str]):

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lambda_seq.functional.launching import applies, launch, pairs, power_of_two, shares
 from lambda_seq.functional.operators import channels_first, channels_last
-from lambda_seq.functional.position.launching import applies, launch, pairs, power_of_two, shares
 from lambda_seq.functional.position.registry import Algorithm, register
 from lambda_seq.functional.problem import Sizes
 from lambda_seq.functional.work import Work

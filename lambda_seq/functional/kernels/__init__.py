@@ -1,0 +1,1 @@
+"""Triton kernels of the content lambda. Nothing imports them before they run."""

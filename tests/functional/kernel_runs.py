@@ -1,0 +1,307 @@
+"""What a process with Triton does for the tests: run kernels beside the definition, or compile them for a GPU.
+
+Triton reads as it is imported whether to interpret kernels, so processes of their own do both.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, nullcontext
+from multiprocessing import get_context
+from unittest import mock
+
+import pytest
+import torch
+from problems import make, relative
+
+from lambda_seq import functional as LF
+from lambda_seq.functional import calibration, launching, triton_content, triton_scan
+from lambda_seq.functional.algorithm import REGISTRIES
+from lambda_seq.functional.position import triton_lambdas, triton_weights
+from lambda_seq.functional.position.registry import REGISTRY
+from lambda_seq.functional.problem import Problem, Sizes
+
+needs_triton = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="Triton is not installed: pip install triton"
+)
+LONG = 1000  # positions, for the interpreter
+PROGRAMS = 3  # that share a sum: few, as the interpreter runs one after another
+
+
+def mode() -> str | None:
+    """How this process runs kernels; Triton reads it as it is imported."""
+    torch.use_deterministic_algorithms(True)  # new memory is NaN
+    torch.set_num_threads(1)
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        prepare_once()
+    return os.environ.get("TRITON_INTERPRET")
+
+
+def prepare_once():
+    """Functions that a kernel calls find the language prepared: the interpreter does it again for each call.
+
+    Private to Triton, which has no public way to say so; without it tests take half as long again.
+    """
+    from triton.runtime import interpreter
+
+    prepare, execute, done = interpreter._patch_lang, interpreter.GridExecutor.__call__, set()
+
+    def unless_done(function):
+        modules = tuple(name for name in ("tl", "core") if name in function.__globals__)
+        if modules in done:
+            return None
+        done.add(modules)
+        return prepare(function)
+
+    def begin(*arguments, **options):
+        done.clear()
+        return execute(*arguments, **options)
+
+    interpreter._patch_lang, interpreter.GridExecutor.__call__ = unless_done, begin
+
+
+@contextmanager
+def process(interpret):
+    """A process that imports Triton with this variable, which no other test sees; gives what calls functions there."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        with pytest.MonkeyPatch.context() as patch:
+            if interpret is None:
+                patch.delenv("TRITON_INTERPRET", raising=False)
+            else:
+                patch.setenv("TRITON_INTERPRET", interpret)
+            assert pool.submit(mode).result() == interpret
+        yield lambda function, *arguments, **options: pool.submit(function, *arguments, **options).result()
+
+
+def check(errors, dtype, rounded=0.0):
+    """Errors by name: (the kernel's, those of the definition in this dtype).
+
+    Where a softmax sees one key alone, its gradient is a rest of much greater numbers, in the definition as well.
+    """
+    for name, (error, usual) in errors.items():
+        bound = max(1e-5, 10 * usual) if dtype == torch.float32 else 2 * usual + rounded
+        assert error <= bound, f"{name}: {error:.2g}, usual {usual:.2g}"
+
+
+# Beside the definition
+
+
+def compare(name, options, dtype, device="cpu", rows=None, programs=PROGRAMS):
+    """Errors of output and gradients against the definition in float64: the kernel's, and the definition's in dtype.
+
+    Args:
+        name: of an algorithm of the position lambda, or "content": "auto", where no other than kernels may be taken.
+        options: of the problem.
+        dtype, device: of its tensors.
+        rows: of a tile, where not the kernels' own.
+        programs: that share a sum.
+    """
+    inputs, exact, plain = expected(options, dtype, device)
+    found = run(inputs, name, rows, programs)
+    if inputs.mask is None:  # else they are multiplied by it
+        for key, tensor in found.items():  # as results of all algorithms lie in memory
+            assert (tensor if key == "embedding" else tensor.movedim(1, -2)).is_contiguous(), key
+    return {key: (relative(found[key], exact[key]), relative(plain[key], exact[key])) for key in exact}
+
+
+def twice(name, options, dtype, device="cpu"):
+    """Names of what two runs do not give bit for bit."""
+    inputs, *_ = expected(options, dtype, device)
+    first, second = (run(inputs, name) for _ in range(2))
+    return [key for key, tensor in first.items() if not torch.equal(tensor, second[key])]
+
+
+def expected(options, dtype, device):
+    """A problem, and what the definition makes of it in float64 and in this dtype."""
+    torch.manual_seed(2021)
+    inputs = make(**{"content": False, "dtype": dtype, "device": device} | options)
+    plain = inputs.run_with_gradients("naive")
+    names = ("query", "key", "value", "embedding")
+    fields = {name: getattr(inputs, name) for name in names if getattr(inputs, name) is not None}
+    for name, tensor in fields.items():
+        setattr(inputs, name, tensor.detach().double().requires_grad_())
+    inputs.grad = inputs.grad.double()
+    exact = inputs.run_with_gradients("naive")
+    inputs.grad = inputs.grad.to(dtype)
+    for name, tensor in fields.items():
+        setattr(inputs, name, tensor)
+    return inputs, exact, plain
+
+
+def run(inputs, name, rows=None, programs=PROGRAMS):
+    """Output and gradients by kernels."""
+    with tiny(rows, programs), only_kernels() if name == "content" else nullcontext():
+        return inputs.run_with_gradients("auto" if name == "content" else name)
+
+
+@contextmanager
+def tiny(rows=None, programs=PROGRAMS):
+    """Few programs, and tiles of so many rows."""
+    changes = [mock.patch.object(launching, "PROGRAMS", programs)]
+    if rows:
+        changes += [mock.patch.object(module, "ROWS", rows) for module in (triton_weights, triton_lambdas)]
+    for change in changes:
+        change.start()
+    try:
+        yield
+    finally:
+        for change in changes:
+            change.stop()
+
+
+@contextmanager
+def only_kernels():
+    """The content lambda is computed by kernels, as if they had been tried on this device."""
+    parts = [REGISTRIES[part] for part in ("content", "scan")]
+    kernels = [{name: one for name, one in part.items() if not one.trusted} for part in parts]
+    proved = {name: (1.0, 1.0) for part in kernels for name in part}
+    changes = [mock.patch.dict(part, some, clear=True) for part, some in zip(parts, kernels, strict=True)]
+    changes += [
+        mock.patch(f"lambda_seq.functional.{module}.kernels", return_value=proved) for module in ("plan", "summaries")
+    ]
+    for change in changes:
+        change.start()
+    try:
+        yield
+    finally:
+        for change in changes:
+            change.stop()
+
+
+def hidden_row(options, device="cpu"):
+    """The greatest numbers of output and gradients of a content lambda of which a row of the batch is masked whole."""
+    inputs = make(**{"scope": None, "dtype": torch.float32, "device": device, "hidden": 0.4} | options)
+    inputs.mask[1] = False
+    inputs.grad = torch.randn_like(inputs.grad)  # at masked positions, too
+    with tiny(), only_kernels():
+        output = LF.lambda_layer(inputs.query, inputs.key, inputs.value, None, mask=inputs.mask, **inputs.options)
+        named = {name: getattr(inputs, name) for name in ("query", "key", "value")}
+        gradients = torch.autograd.grad(output, list(named.values()), inputs.grad)
+    found = {"output": output, **dict(zip(named, gradients, strict=True))}
+    return {name: tensor[1].abs().max().item() for name, tensor in found.items()}
+
+
+def trials(part, dtype, device="cpu"):
+    """What `calibrate` would find of the kernels of a part, in all its shapes: faults in words, "" for none."""
+    registry, place = REGISTRIES[part], torch.device(device)
+    with tiny():
+        return [
+            calibration.wrong(algorithm, registry.case(shape, place, dtype), dtype)
+            for algorithm in registry.values()
+            if not algorithm.trusted
+            for shape in registry.right
+            if device == "cuda" or shape.X < LONG
+        ]
+
+
+# Work
+
+
+def products(name, options):
+    """Multiply-adds of a forward pass and of both as `count` has them, and as the interpreter sees them done."""
+    inputs, *_ = expected(options, torch.float32, "cpu")
+    with counting() as done, mock.patch.object(launching, "PROGRAMS", PROGRAMS):
+        inputs.run(name)
+        forward = sum(done)
+        done.clear()
+        inputs.run_with_gradients(name)
+        sizes = Problem.of(inputs.query, None, inputs.value, inputs.embedding, **inputs.options).sizes
+        counts = [REGISTRY[name].count(sizes, backward)[0].products for backward in (False, True)]
+    return counts, [forward, sum(done)]
+
+
+def content_products(part):
+    """The same of the kernels of a part of the content lambda, in the first shape that they are tried by."""
+    registry = REGISTRIES[part]
+    (algorithm,) = (algorithm for algorithm in registry.values() if not algorithm.trusted)
+    case = registry.case(registry.right[0], torch.device("cpu"), torch.float32)
+    with counting() as done, mock.patch.object(launching, "PROGRAMS", PROGRAMS):
+        algorithm.forward(*case.tensors, case.option)
+        forward = sum(done)
+        algorithm.backward(*case.grads, *case.tensors, case.option)
+        counts = [algorithm.count(case.sizes, backward)[0].products for backward in (False, True)]
+    return counts, [forward, sum(done)]
+
+
+@contextmanager
+def counting():
+    """Multiply-adds of each product that the interpreter does."""
+    from triton.runtime.interpreter import InterpreterBuilder
+
+    done, dot = [], InterpreterBuilder.create_dot
+
+    def counted(self, a, b, *others):
+        (m, k), (_, n) = a.data.shape, b.data.shape
+        done.append(m * n * k)
+        return dot(self, a, b, *others)
+
+    with mock.patch.object(InterpreterBuilder, "create_dot", counted):
+        yield done
+
+
+# For GPUs
+
+
+def no_compiler() -> str:
+    """Why nothing can be compiled here, "" if it can."""
+    from triton import knobs
+
+    path = knobs.nvidia.ptxas.path
+    return "" if os.path.isfile(path) else f"Triton brings no ptxas: {path}"
+
+
+def compiled(capability, dtype, *, H, K, V, Y, RY, RX, X=5000):
+    """(kernel, bytes of shared memory of a program) of all kernels, compiled as launched.
+
+    The last step, from which registers come and not shared memory, is taken without optimisation: that takes minutes.
+    """
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, compile
+
+    sizes = Sizes(2, H, 1, K, V, Y, X, RY, RX, (RY // 2, RX // 2))
+    grad, query, value = (torch.empty(2, C, Y, X, D, device="meta", dtype=dtype) for C, D in ((H, V), (H, K), (1, V)))
+    embedding = torch.empty(1, K, RY, RX, device="meta", dtype=dtype)
+    found = {}
+
+    def compile_only(kernel, programs, tensors, numbers, num_warps, **constants):
+        """As a launch does: numbers that are 1 are constants, and what 16 divides is known to be so."""
+        options = launching.OPTIONS | {"num_warps": num_warps}
+        names = kernel.arg_names
+        given = dict(zip(names, [*tensors, *numbers], strict=False))
+        ones = [name for name, one in given.items() if not isinstance(one, torch.Tensor) and one == 1]
+        constants = constants | {"DOT": launching.operands(dtype)} | dict.fromkeys(ones, 1)
+        kinds = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float64: "*fp64"}
+        signature, aligned = {}, {}
+        for index, name in enumerate(names):
+            tensor = isinstance(given.get(name), torch.Tensor)
+            signature[name] = "constexpr" if name in constants else kinds[given[name].dtype] if tensor else "i32"
+            if name not in constants and (tensor or given[name] % 16 == 0):
+                aligned[(index,)] = [["tt.divisibility", 16]]
+        key = kernel, str(signature), str(constants), str(aligned)
+        if key in found:
+            return
+        source = ASTSource(kernel, signature, constants, aligned)
+        done = compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+        found[key] = f"{kernel.fn.__module__}.{kernel.fn.__name__}", done.metadata.shared
+
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_CACHE_DIR", folder)
+        patch.setenv("PTXAS_OPTIONS", "--opt-level 1")
+        for module in (triton_weights, triton_lambdas):
+            patch.setattr(module, "launch", compile_only)
+            module.forward(query, value, embedding, sizes)
+            module.backward(grad, query, value, embedding, sizes)
+        for part, module in CONTENT.items():
+            patch.setattr(module, "launch", compile_only)
+            width, depth = (min(K, 32), min(V, 64)) if part == "scan" else (K, V)  # the largest that it is for
+            shape = REGISTRIES[part].right[0]._replace(B=2, H=H, U=1, K=width, V=depth, X=X)
+            case = REGISTRIES[part].case(shape, torch.device("meta"), dtype)
+            module.forward(*case.tensors, case.option)
+            module.backward(*case.grads, *case.tensors, case.option)
+    return list(found.values())
+
+
+CONTENT = {"content": triton_content, "scan": triton_scan}  # modules of kernels

@@ -1,0 +1,52 @@
+"""The operator that stands for the sums over all positions where "auto" may take a kernel, on torch's operations."""
+
+import pytest
+import torch
+from problems import make
+
+from lambda_seq import functional as LF
+from lambda_seq.functional import summaries
+from lambda_seq.functional.content import content_lambda
+from lambda_seq.functional.scan import ScanState
+from lambda_seq.functional.summaries import SUMMARIES
+
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # forward mode's
+
+
+@pytest.mark.parametrize("key_norm", LF.KEY_NORMS)
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_operator_is_the_function_that_it_stands_for(key_norm, causal, monkeypatch):
+    inputs = make((600,), None, intra=2, key_norm=key_norm, hidden=0.3, causal=causal)
+    expected = inputs.run_with_gradients("auto")
+    monkeypatch.setattr(summaries, "kernels", lambda *where: dict.fromkeys(SUMMARIES, (1.0, 1.0)))
+    torch.testing.assert_close(inputs.run_with_gradients("auto"), expected)
+
+
+@pytest.mark.parametrize("key_norm", LF.KEY_NORMS)
+def test_opcheck(key_norm):
+    inputs = make((9,), None, intra=2)
+    torch.library.opcheck(summaries.SUMMARY.operator, (inputs.key, inputs.value, key_norm))
+
+
+@pytest.mark.parametrize("key_norm", LF.KEY_NORMS)
+def test_transforms_of_functions(key_norm):
+    inputs = make((9,), None, batch=3, intra=2)
+    key, value = inputs.key.detach(), inputs.value.detach()
+    moved = torch.randn_like(key), torch.randn_like(value)
+
+    def function(key, value):
+        return summaries.SUMMARY.entry(key, value)(key, value, key_norm)
+
+    def plain(key, value):
+        return summaries.plain(key, value, key_norm)
+
+    def lambdas(key, value):
+        return content_lambda(ScanState(*function(key, value)), key_norm)
+
+    assert torch.autograd.gradcheck(lambdas, (inputs.key, inputs.value))
+    for operator, expected in zip(
+        torch.func.jvp(function, (key, value), moved), torch.func.jvp(plain, (key, value), moved), strict=True
+    ):
+        torch.testing.assert_close(operator[:2], expected[:2])
+    mapped = torch.vmap(function, in_dims=(1, None))(key[:, None].expand(-1, 2, -1, -1, -1), value)
+    torch.testing.assert_close(mapped, tuple(one.expand(2, *one.shape) for one in plain(key, value)))
