@@ -10,8 +10,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.distributed.fsdp import FSDPModule
 
+from lambda_seq.inference.batches import padded_length
 from lambda_seq.layers.synced import SyncedBatchNorm2d, SyncedMaskedBatchNorm
-from lambda_seq.tasks.data.loading import padded_length
 from lambda_seq.tasks.memory.advice import advice
 from lambda_seq.tasks.memory.estimate import StepMemory, estimate, kept_by
 from lambda_seq.tasks.memory.free import available_memory, available_on_gpu
