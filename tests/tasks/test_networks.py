@@ -65,7 +65,9 @@ def test_words_are_classified_and_saved(cli, stories, more):
     card = Path("run/model/README.md").read_text(encoding="utf-8")
     assert "| input | tokens, words as hashes |" in card
     namespace = {}
-    exec(compile(card.split("```python\n")[1].split("```")[0], "README.md", "exec"), namespace)
+    for block in card.split("```python\n")[1:]:  # with texts as they are, and with ids
+        exec(compile(block.split("```")[0], "README.md", "exec"), namespace)
+    assert namespace["found"].label in model.labels
     assert namespace["answer"].shape == (1, 2)
 
 
