@@ -19,7 +19,9 @@ from lambda_seq.tasks.data.language.library import LIBRARY, library
 from lambda_seq.tasks.data.language.packs import Documents, EvaluationRows, InOrder, TrainingRows, pad_rows
 from lambda_seq.tasks.data.language.streams import StreamedRows, StreamedWindows, StreamLoader, stream_features
 from lambda_seq.tasks.data.loading import EpochSampler, ResumableLoader
+from lambda_seq.tasks.data.reading.columns import flat
 from lambda_seq.tasks.data.reading.corpus import Corpus, Texts, sizes_of
+from lambda_seq.tasks.data.reading.dialects import TableOptions
 from lambda_seq.tasks.data.reading.documents import find_text_column
 from lambda_seq.tasks.data.reading.notes import note
 from lambda_seq.tasks.data.reading.sources import load_rows, named_predict_path, to_predict
@@ -97,6 +99,7 @@ class CorpusData(Data):
             validation. The document in which it begins becomes two.
         test_fraction: share of the training text, behind validation, held out if there is no test split; 0 for no test.
         predict_path: text to predict instead of the test split.
+        table: how csv, tsv, jsonl and json files are written, where that is not to be guessed.
     """
 
     def __init__(
@@ -115,6 +118,7 @@ class CorpusData(Data):
         validation_fraction: float = 0.05,
         test_fraction: float = 0.0,
         predict_path: str | None = None,
+        table: TableOptions = TableOptions(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__(
             path,
@@ -144,7 +148,7 @@ class CorpusData(Data):
                 "tokenizer='train' would read all of a stream: train one on a part of it without streaming, and give "
                 "its tokenizer.json, or read bytes"
             )
-        self.tokenizer, self.vocab_size = tokenizer, vocab_size
+        self.tokenizer, self.vocab_size, self.table = tokenizer, vocab_size, table
         self.length, self.stride = length, length if stride is None else stride
         self.text_column, self.streaming, self.shuffle_buffer = text_column, streaming, shuffle_buffer
         self._stream: StreamLoader | None = None
@@ -170,7 +174,7 @@ class CorpusData(Data):
             raise ValueError(
                 f"path={self.path!r}: .txt files are read in place and not streamed; leave out --data.streaming"
             )
-        streams = load_rows(self.path, self.subset, streaming=True)
+        streams = load_rows(self.path, self.subset, streaming=True, options=self.table)
         if "train" not in streams:
             raise ValueError(
                 f"path={self.path!r} has no training split, only {', '.join(streams)}: add one, or rename it"
@@ -187,7 +191,10 @@ class CorpusData(Data):
         """The splits found at a path, or with `whole` all texts as one; .txt files are texts, not lines of text."""
         if path == LIBRARY:
             return library()
-        return load_text_files(path, whole) if has_text_files(path) else load_rows(path, subset, whole=whole)
+        if has_text_files(path):
+            return load_text_files(path, whole)
+        found = load_rows(path, subset, whole=whole, options=self.table)
+        return {name: flat(table) for name, table in found.items()}
 
     @cached_property
     def tokens(self) -> Tokens:

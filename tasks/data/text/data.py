@@ -15,6 +15,7 @@ from lambda_seq.tasks.data.batches import Batch
 from lambda_seq.tasks.data.labels import Rows, name_rows
 from lambda_seq.tasks.data.module import ClassificationData
 from lambda_seq.tasks.data.reading.corpus import Corpus, Texts, sizes_of
+from lambda_seq.tasks.data.reading.dialects import TableOptions
 from lambda_seq.tasks.data.reading.documents import Reading, TextItems, find_text_column, pad
 from lambda_seq.tasks.data.reading.notes import note
 from lambda_seq.tasks.data.reading.text_files import FILE, has_text_files, load_text_files
@@ -62,6 +63,9 @@ class TextData(ClassificationData):
         split_seed: of the choice of the rows held out.
         predict_path: texts to predict instead of the test split, which need no labels: a file, or a folder of .txt
             files in any folders, whose names then are the ids.
+        table: how csv, tsv, jsonl and json files are written, where that is not to be guessed.
+        drop_incomplete: leave out rows without a label or with nothing in the column of texts, and say how many; they
+            are refused, or stay as empty texts otherwise.
     """
 
     def __init__(
@@ -84,6 +88,8 @@ class TextData(ClassificationData):
         test_fraction: float = 0.0,
         split_seed: int = 0,
         predict_path: str | None = None,
+        table: TableOptions = TableOptions(),  # noqa: B008 - frozen
+        drop_incomplete: bool = False,
     ) -> None:
         super().__init__(
             path,
@@ -95,6 +101,8 @@ class TextData(ClassificationData):
             test_fraction=test_fraction,
             split_seed=split_seed,
             predict_path=predict_path,
+            table=table,
+            drop_incomplete=drop_incomplete,
         )
         for name, number in (("max_length", max_length), ("pad_to_multiple", pad_to_multiple)):
             if number < 1:
@@ -119,11 +127,11 @@ class TextData(ClassificationData):
 
     def texts(self, rows: Rows) -> Texts:
         """The texts of some rows, as bytes, one at a time."""
-        return Texts(rows.table, self._column(rows), rows.indices)
+        return Texts(rows.table, self.content(rows.table), rows.indices)
 
     def sizes(self, rows: Rows) -> np.ndarray:
         """Bytes of the texts of some rows, (rows,)."""
-        return sizes_of(rows.table, self._column(rows))[rows.indices]
+        return sizes_of(rows.table, self.content(rows.table))[rows.indices]
 
     def measure(self) -> Facts:
         """Labels, vocabulary and greatest length."""
@@ -137,15 +145,19 @@ class TextData(ClassificationData):
     def keep(self, name: str) -> None:
         """Turn the texts of a split into ids, unless these are their bytes."""
         rows = self.split(name)
-        Corpus(rows.table, self._column(rows), self.tokens)
+        Corpus(rows.table, self.content(rows.table), self.tokens)
 
     def load_tables(self, path: str, subset: str | None = None, whole: bool = False) -> dict[str, datasets.Dataset]:
         """The splits found at a path, or with `whole` all texts as one; .txt files are texts, not lines of text."""
         return load_text_files(path, whole) if has_text_files(path) else super().load_tables(path, subset, whole)
 
+    def content(self, table: datasets.Dataset) -> str:
+        """The column of texts."""
+        return find_text_column(table, self.text_column, self.labelled_by or self.label_column)
+
     def rows_as_items(self, rows: Rows, split: str, *, training: bool = False) -> TextItems:
         """Tokens, (N,); in training those of the part or window that an epoch reads."""
-        corpus = Corpus(rows.table, self._column(rows), self.tokens)
+        corpus = Corpus(rows.table, self.content(rows.table), self.tokens)
         names = rows.table.select_columns(FILE)[:][FILE] if FILE in rows.table.column_names else None
         if (empty := np.flatnonzero(corpus.lengths[rows.indices] == 0)).size:
             known = split in self.splits and rows.table is self.splits[split].table
@@ -163,7 +175,7 @@ class TextData(ClassificationData):
     def training_ids(self) -> Iterator[Int[np.ndarray, " N"]]:
         """What is read at once of each training text; of one that is read in windows, or anywhere, each window."""
         rows = self.split("train")
-        corpus = Corpus(rows.table, self._column(rows), self.tokens)
+        corpus = Corpus(rows.table, self.content(rows.table), self.tokens)
         whole = self.part in ("random", "windows")
         reading = Reading(self.max_length, "start" if whole else self.part, self.stride)
         items = (WindowItems if whole else TextItems)(rows, corpus, reading)
@@ -189,6 +201,3 @@ class TextData(ClassificationData):
     @property
     def _padding(self) -> dict[str, Any]:
         return {"multiple": self.pad_to_multiple, "most": self.max_length, "value": self.tokens.pad}
-
-    def _column(self, rows: Rows) -> str:
-        return find_text_column(rows.table, self.text_column, self.label_column)
