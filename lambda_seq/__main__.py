@@ -9,12 +9,13 @@ from lambda_seq import __version__
 
 USAGE = """\
     usage: lambda-seq fit|validate|test|predict|baseline --config NAME [--data.path PATH] [options]
-           lambda-seq fit --help | --version
+           lambda-seq data PATH | fit --help | --version
 
     fit       train; then test the best checkpoint and keep its network in outputs/NAME
     validate  figures of the validation split, of the best checkpoint
     test      figures of the test split, of the best checkpoint
     predict   answers for the test split, or for --data.predict_path, into a file
+    data      what would be read: splits, classes, lengths, and what is to be looked at
     baseline  figures of a simple method on the same data, to compare a network with
 
     NAME is a configuration below, or a YAML file of yours; PATH is a file, a folder or a data set of the hub.

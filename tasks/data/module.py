@@ -54,6 +54,7 @@ class ClassificationData(Data):
         )
         self.label_column, self.split_seed = label_column, split_seed
         self.table, self.drop_incomplete = table, drop_incomplete
+        self.left_out: dict[str, dict[str, np.ndarray]] = {}  # rows by split, and by what they lack
         self.labelled_by: str | None = None  # the column of labels, once it is found
         self._to_predict: Rows | None = None  # the test split with the rows that have no labels
 
@@ -116,6 +117,7 @@ class ClassificationData(Data):
             labelled = np.ones(len(rows), bool)  # predict answers them; see `_labelled`
         where, left = f"{name} split of path={self.path!r}", rows.take(np.flatnonzero(there & labelled))
         if len(left) < len(rows):
+            self.left_out[name] = {"a label": np.flatnonzero(~labelled), "content": np.flatnonzero(~there)}
             note(
                 f"{where}: {len(rows) - len(left)} of {len(rows)} rows are left out, {(~labelled).sum()} without a "
                 f"label and {(~there).sum()} with nothing in column {column!r} (drop_incomplete)"

@@ -66,7 +66,7 @@ class Pictures(Cells):
         Raises:
             ValueError: the picture is missing or unreadable; names it.
         """
-        return self.read(row, lambda source: _decoded(source, decode))
+        return self.read(row, lambda source: opened(source, decode))
 
     def check(self, row: int) -> None:
         """That the file is there.
@@ -82,7 +82,12 @@ def _check(source: str | bytes) -> None:
         raise ValueError("there is no such file")
 
 
-def _decoded(source: str | bytes, decode: Callable[[Image.Image], Result]) -> Result:
+def opened(source: str | bytes, decode: Callable[[Image.Image], Result]) -> Result:
+    """What `decode` makes of the open picture in a file, given by its path or its bytes.
+
+    Raises:
+        ValueError: it is missing or unreadable.
+    """
     _check(source)
     try:
         with Image.open(source if isinstance(source, str) else io.BytesIO(source)) as image:

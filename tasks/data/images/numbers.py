@@ -57,8 +57,8 @@ def find_layout(
         ValueError: numbers that make no square, without a shape, or not of the shape; or some below 0.
     """
     wanted = [image] if image else [name for name in table.column_names if name.casefold() in names]
-    cells = next((name for name in wanted if name in table.column_names and _holds_numbers(table, name)), None)
-    columns = (cells,) if cells else () if wanted else _pixel_columns(table, label)
+    cells = next((name for name in wanted if name in table.column_names and holds_numbers(table, name)), None)
+    columns = (cells,) if cells else () if wanted else pixel_columns(table, label)
     if not columns:
         return None
     found = Layout(columns, None, 255.0)
@@ -106,7 +106,7 @@ def as_pictures(table: datasets.Dataset, layout: Layout) -> datasets.Dataset:
     return datasets.concatenate_datasets([table.select_columns(others), drawn], axis=1) if others else drawn
 
 
-def _holds_numbers(table: datasets.Dataset, column: str) -> bool:
+def holds_numbers(table: datasets.Dataset, column: str) -> bool:
     """Whether the first cell of a column is a list of numbers, or text of them."""
     kind = table.features[column]
     if kind in TEXT:
@@ -119,7 +119,7 @@ def _holds_numbers(table: datasets.Dataset, column: str) -> bool:
     return isinstance(kind, datasets.Array2D | datasets.Array3D)
 
 
-def _pixel_columns(table: datasets.Dataset, label: str | None) -> tuple[str, ...]:
+def pixel_columns(table: datasets.Dataset, label: str | None) -> tuple[str, ...]:
     """Numbered columns of numbers; one of them at either end that is like classes is the label, if none is named so."""
     names = [name for name in table.column_names if NUMBERED.fullmatch(name.strip()) and name != label]
     if len(names) < LEAST or not all(_numeric(table, name) for name in (names[0], names[len(names) // 2], names[-1])):

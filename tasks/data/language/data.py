@@ -203,7 +203,7 @@ class CorpusData(Data):
 
     def _texts(self) -> Texts:
         part: Any = self.splits["train"]
-        return Texts(part.table, self._column(part.table), part.index)
+        return Texts(part.table, self.content(part.table), part.index)
 
     def measure(self) -> Facts:
         """Vocabulary, and length of rows."""
@@ -215,7 +215,7 @@ class CorpusData(Data):
         """Turn the documents of a split into ids, unless these are their bytes or come as a stream."""
         if not self.streaming:
             part = self._split(name)
-            Corpus(part.table, self._column(part.table), self.tokens)
+            Corpus(part.table, self.content(part.table), self.tokens)
 
     def documents(self, name: str) -> Documents:
         """The documents of a split.
@@ -237,7 +237,7 @@ class CorpusData(Data):
         )
 
     def _documents(self, part: Part, where: str) -> Documents:
-        corpus = Corpus(part.table, self._column(part.table), self.tokens)
+        corpus = Corpus(part.table, self.content(part.table), self.tokens)
         names = part.table.select_columns(FILE)[:][FILE] if FILE in part.table.column_names else None
         sizes, share = self._sizes(part.table), (part.begin, part.end)
         documents = Documents.of(corpus, sizes, mark=self.tokens.pad, index=part.index, share=share, names=names)
@@ -279,7 +279,7 @@ class CorpusData(Data):
         source: Any = self._split("train")
         rows = StreamedRows(
             source,
-            self._column(source),
+            self.content(source),
             self.tokens,
             length=self.length,
             block=self.shuffle_buffer,
@@ -330,7 +330,7 @@ class CorpusData(Data):
         source: Any = self._split(name)
         rows = StreamedWindows(
             source,
-            self._column(source),
+            self.content(source),
             self.tokens,
             length=self.length,
             stride=self.stride,
@@ -348,9 +348,10 @@ class CorpusData(Data):
         """Rows side by side, padded where they are shorter."""
         return partial(pad_rows, mark=self.tokens.pad)
 
-    def _column(self, table: Any) -> str:
+    def content(self, table: Any) -> str:
+        """The column of texts."""
         return find_text_column(table, self.text_column)
 
     def _sizes(self, table: datasets.Dataset) -> np.ndarray:
         """Bytes of each document."""
-        return sizes_of(table, self._column(table))
+        return sizes_of(table, self.content(table))
