@@ -25,6 +25,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from lambda_seq.tasks import INSTALL, WHERE_NEEDED
 from lambda_seq.tasks.baselines.command import beside, check_comparable, run, show
+from lambda_seq.tasks.baselines.fitted import FILE as BASELINE
 from lambda_seq.tasks.callbacks.averaging import WeightEMA
 from lambda_seq.tasks.callbacks.checkpoints import SeededSteps
 from lambda_seq.tasks.callbacks.ending import Ending

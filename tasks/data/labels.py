@@ -251,6 +251,14 @@ def _note_likely_mistakes(names: list[str], rows: int, where: str) -> None:
         alike.setdefault(unicodedata.normalize("NFKC", name).casefold(), []).append(name)
     if same := [" and ".join(map(repr, found)) for found in alike.values() if len(found) > 1]:
         note(f"{where}: classes of their own, though they differ only in case or form of letters: {some(same)}")
+    for sign in ";|,":
+        if several := [
+            name for name in names if sign in name and {one.strip() for one in name.split(sign)} <= {*names}
+        ]:
+            note(
+                f"{where}: {some(several)} seem to be several labels in a cell, and are classes of their own; to learn "
+                "several of a row, write a task with the head 'labels'"
+            )
     if rows >= 20 and len(names) > rows / 2:
         note(
             f"{where}: {len(names)} classes of {rows} training rows; name another column if one is meant: "

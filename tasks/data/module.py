@@ -112,7 +112,7 @@ class ClassificationData(Data):
         """The rows of a split that have what is classified and, but for test, a label; the others are counted."""
         column = self.content(rows.table)
         there = np.ones(len(rows), bool) if column is None else filled(rows.table, column)
-        labelled = rows.labels != MISSING
+        labelled = np.asarray(rows.labels) != MISSING
         if name == "test" or not labelled.any():
             labelled = np.ones(len(rows), bool)  # predict answers them; see `_labelled`
         where, left = f"{name} split of path={self.path!r}", rows.take(np.flatnonzero(there & labelled))

@@ -141,7 +141,8 @@ def inspect(data: Any, folder: Path) -> Inspection:
     found.findings += of_lengths(lengths, places, view.unit, name)
     first = "train" if "train" in rows else next(iter(rows))
     for place in _spread(rows[first], EXAMPLES):
-        label = None if labels[first] is None else labels[first][place]
+        names = labels[first]
+        label = None if names is None else names[place]
         shown = view.line(rows[first], first, place)
         found.examples.append({"row": name(first, place), "label": label, "shown": shown})
     found.sheet = _sheet(view, rows[first], labels[first], first, folder / "data.png")

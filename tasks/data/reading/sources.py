@@ -148,10 +148,10 @@ def _load_file(file: Path, streaming: bool, options: TableOptions) -> dict[str, 
     if is_picture(file):
         return load_pictures(file, [file])
     if not is_table(file) and kind_of(file)[0] not in KINDS:
-        hint = "unpack it, or " if file.suffix.lower() in (".zip", ".tar", ".tgz", ".7z") else ""
+        hint = "unpack it; " if file.suffix.lower() in (".zip", ".tar", ".tgz", ".7z") else ""
         raise ValueError(
-            f"path={str(file)!r}: unknown kind of file {file.suffix!r}; {hint}expected {', '.join(KINDS)}, also packed "
-            "as .gz, .bz2, .xz or .zst"
+            f"path={str(file)!r}: unknown kind of file {file.suffix!r}; {hint}expected one of {', '.join(KINDS)}, also "
+            "packed as .gz, .bz2, .xz or .zst"
         )
     return _read({"train": [file]}, file, streaming, options)
 

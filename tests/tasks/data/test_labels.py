@@ -91,6 +91,11 @@ def test_more_classes_than_half_of_the_rows_are_named(caplog):
     assert "20 classes of 20 training rows" in caplog.text
 
 
+def test_several_labels_in_a_cell_are_named(caplog):
+    encode_labels({"train": table(label=["news", "sport", "news; sport", "a;b"])}, "label", "several")
+    assert "several: news; sport seem to be several labels in a cell, and are classes of their own" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("test", "numbers"),
     [

@@ -199,7 +199,7 @@ def test_packed_files(tmp_path, ending, pack, kind):
         ("a.csv.gz", gzip.compress(b"text\n" + b"abc\n" * 50, mtime=0)[:-9], r"a.csv.gz: EOFError"),
         ("a.jsonl.gz", b"no archive", r"a.jsonl.gz: BadGzipFile"),
         ("a.parquet.gz", b"x", r"unknown kind of file|compressed within; unpack it"),
-        ("a.zip", b"x", r"unknown kind of file '.zip'; unpack it, or"),
+        ("a.zip", b"x", r"unknown kind of file '.zip'; unpack it; expected one of"),
     ],
 )
 def test_bad_files_are_named_with_their_line(tmp_path, name, content, message):
