@@ -13,7 +13,8 @@ COMMANDS = {
     "fit": "train; then test the best checkpoint and keep its network",
     "validate": "figures of the validation split, of the best checkpoint",
     "test": "figures of the test split, of the best checkpoint",
-    "predict": "answers for the test split, or for --data.predict_path, into a file",
+    "predict": "answers for the test split, or by --model FOLDER --input FILES",
+    "data": "what would be read of a file or folder, and what stands out",
     "baseline": "figures of a simple method on the same data, to compare with",
     "configs": "configurations that come with the library; configs NAME shows one",
 }

@@ -1,4 +1,4 @@
-"""The command line: lambda-seq fit|validate|test|predict|baseline --config NAME."""
+"""The command line: lambda-seq fit|validate|test|predict|baseline|data --config NAME."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 from lambda_seq.tasks import INSTALL, WHERE_NEEDED
 from lambda_seq.tasks.after_fit import SUMMARY, AfterFit
 from lambda_seq.tasks.baselines.command import check_comparable, run
-from lambda_seq.tasks.baselines.fitted import FILE
+from lambda_seq.tasks.baselines.fitted import FILE as BASELINE
 from lambda_seq.tasks.callbacks.averaging import WeightEMA
 from lambda_seq.tasks.callbacks.checkpoints import SeededSteps
 from lambda_seq.tasks.callbacks.configuration import SavedConfig
@@ -42,6 +42,8 @@ from lambda_seq.tasks.command_line.parser import TRACEBACK, Parser
 from lambda_seq.tasks.command_line.short_help import answer, asked, without
 from lambda_seq.tasks.configurations import located
 from lambda_seq.tasks.data import Data
+from lambda_seq.tasks.inspection import inspecting
+from lambda_seq.tasks.inspection.guessing import with_configuration
 from lambda_seq.tasks.language_modelling import LanguageModelling
 from lambda_seq.tasks.memory.advice import naming_options
 from lambda_seq.tasks.old_names import PARSER_MODE, renamed_words
@@ -59,6 +61,8 @@ from lambda_seq.tasks.trainers import CommandTrainer, given_callbacks, use_plain
 
 # A config names data modules and tasks by their class alone, as long as these are imported
 __all__ = ["Classification", "LambdaCLI", "LanguageModelling", "MaskedPretraining", "TextSamples", "main"]
+
+DATA_ONLY = {"baseline": (run, BASELINE), "inspect": (inspecting.run, inspecting.FILE)}  # and the files they write
 
 ERRORS = (  # of what was given, whose message says all
     *(ValueError, TypeError, OSError, FloatingPointError, ModuleNotFoundError, MemoryError),
@@ -95,8 +99,8 @@ class LambdaCLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Those of Lightning, and `baseline`, which takes what fit does."""
-        return {**LightningCLI.subcommands(), "baseline": set()}
+        """Those of Lightning, and those that take what fit does, but need no trainer."""
+        return {**LightningCLI.subcommands(), **{name: set() for name in DATA_ONLY}}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse; configurations may be named, and classes as versions before called them."""
@@ -104,7 +108,7 @@ class LambdaCLI(LightningCLI):
         if args is None and asked(sys.argv[1:]):
             # Private to Lightning: the parser of a command
             answer(parser, self._parser, renamed_words(located(without(sys.argv[1:]))))  # and ends
-        self._following = Following(parser, renamed_words(located(given)))  # type: ignore[arg-type]
+        self._following = Following(parser, renamed_words(located(with_configuration(given))))  # type: ignore[arg-type]
         self._checkpoint: list[str | None] = []  # that is meant, once it is known
         if prints := self._following.put_aside():
             self.config = parser.parse_args(self._following.words)
@@ -123,7 +127,7 @@ class LambdaCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Fill in what follows from other options, and what a recipe chooses."""
         self._complete()
-        if self._following.choose(self.config, self._check):
+        if self.subcommand != "inspect" and self._following.choose(self.config, self._check):
             vars(self).pop("config_dump", None)  # Lightning's, of the options without the choices
             self.config = self.parser.parse_args(self._following.words)
             self._complete()
@@ -161,24 +165,24 @@ class LambdaCLI(LightningCLI):
             config.best.mode = config.best.mode or mode
         config.trainer.default_root_dir = config.trainer.default_root_dir or str(output)
         folders = Path(config.best.dirpath), Path(config.last.dirpath)
-        if self.subcommand != "baseline":
+        if self.subcommand not in DATA_ONLY:
             if not self._checkpoint:
                 self._asked = config.ckpt_path
                 self._checkpoint.append(chosen_checkpoint(config.ckpt_path, *folders, fit=self.subcommand == "fit"))
             config.ckpt_path = self._checkpoint[0]
             config.weights_only = True
         else:
-            config.ckpt_path = None  # a baseline has none
+            config.ckpt_path = None  # they have none
         use_plain_values(config.trainer.callbacks)
         if self.subcommand == "predict":
             config.return_predictions = False  # they go to a file
 
     def instantiate_classes(self) -> None:
-        """Data, task and trainer; a baseline needs no trainer, whose devices need not be there.
+        """Data, task and trainer; some commands need no trainer, whose devices need not be there.
 
         What a recipe has read of the data is not read again.
         """
-        if self.subcommand == "baseline":
+        if self.subcommand in DATA_ONLY:
             self.config_init = self.parser.instantiate_classes(self.config)
             self.datamodule = self.config_init[self.subcommand].data
         else:
@@ -250,8 +254,8 @@ class LambdaCLI(LightningCLI):
             ValueError: results cannot be written where they are to be, another run writes there, or another program
                 uses the port at which processes would meet.
         """
-        if subcommand == "baseline":
-            self._fit_baseline()
+        if subcommand in DATA_ONLY:
+            self._look_or_fit_baseline(subcommand)
             return
         if subcommand == "fit" and self._get(self.config, "baseline"):
             check_comparable(self.model)
@@ -264,19 +268,19 @@ class LambdaCLI(LightningCLI):
                 lock.enter_context(alone(map(Path, folders)))
             super()._run_subcommand(subcommand)
 
-    def _fit_baseline(self) -> None:
-        """Fit it, in one process alone."""
-        check_places(*self._places("baseline"))
+    def _look_or_fit_baseline(self, subcommand: str) -> None:
+        """What is done in one process alone."""
+        check_places(*self._places(subcommand))
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-            run(self.datamodule, Path(self._get(self.config, "output_dir")))
+            DATA_ONLY[subcommand][0](self.datamodule, Path(self._get(self.config, "output_dir")))
 
     def _places(self, subcommand: str) -> tuple[dict[str, Path], dict[str, Path]]:
         """Files and folders that a subcommand writes results to, by their options."""
         if subcommand == "predict":
             return {"predictions.path": Path(self._get(self.config, "predictions.path"))}, {}
-        if subcommand == "baseline":
+        if subcommand in DATA_ONLY:
             output = Path(self._get(self.config, "output_dir"))
-            return {"output_dir": output / FILE}, {"output_dir": output}
+            return {"output_dir": output / DATA_ONLY[subcommand][1]}, {"output_dir": output}
         reports = {"reports.folder": Path(self._get(self.config, "reports.folder"))}
         if subcommand != "fit":
             return {}, reports

@@ -27,6 +27,7 @@ from lambda_seq.tasks.data.images.data import IMAGE_NAMES
 from lambda_seq.tasks.data.images.decoding import Pictures
 from lambda_seq.tasks.data.labels import Rows
 from lambda_seq.tasks.data.reading.cells import Cells, find_cells
+from lambda_seq.tasks.data.reading.columns import flat
 from lambda_seq.tasks.data.reading.corpus import DecodedTexts
 from lambda_seq.tasks.data.reading.documents import find_text_column
 from lambda_seq.tasks.data.reading.known import true_labels
@@ -176,7 +177,7 @@ class Table:
             tables = load_text_files(self.path, whole=True)
         else:
             tables = load_rows(self.path, whole=True)
-        return to_predict(tables, self.path)
+        return flat(to_predict(tables, self.path))
 
     def _texts(self, table: datasets.Dataset, options: argparse.Namespace) -> tuple[list[str], DecodedTexts]:
         column = find_text_column(table, getattr(options, "data.text_column"), getattr(options, "data.label_column"))

@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import (
 
 
 class CommandTrainer(Trainer):
-    """Lightning's, with a command that only the command line carries out."""
+    """Lightning's, with commands that only the command line carries out."""
 
     def baseline(self, ckpt_path: str | None = None, weights_only: bool | None = None) -> None:
         """What a simple baseline reaches on the same data, beside which a network's figures mean something.
@@ -28,6 +28,18 @@ class CommandTrainer(Trainer):
             NotImplementedError: always; `lambda_seq.tasks.baselines` has what the command line calls.
         """
         raise NotImplementedError("a baseline needs no trainer; call lambda_seq.tasks.baselines.registry.fit_baseline")
+
+    def inspect(self, ckpt_path: str | None = None, weights_only: bool | None = None) -> None:
+        """What would be read: splits, classes, lengths, some rows, and what is to be looked at before training.
+
+        Args:
+            ckpt_path: not used; here so that only one word of a command has to be changed.
+            weights_only: as `ckpt_path`.
+
+        Raises:
+            NotImplementedError: always; `lambda_seq.tasks.inspection` has what the command line calls.
+        """
+        raise NotImplementedError("to look at data needs no trainer; call lambda_seq.tasks.inspection.inspecting.run")
 
 
 REFUSED: dict[type[Callback], str] = {

@@ -31,7 +31,6 @@ from lambda_seq.tasks.baselines.ngrams import Characters, Words
 from lambda_seq.tasks.data.base import Data
 from lambda_seq.tasks.data.labels import Rows
 from lambda_seq.tasks.data.reading.corpus import Texts
-from lambda_seq.tasks.data.reading.documents import find_text_column
 from lambda_seq.tasks.data.text.data import TextData
 
 TOGETHER = 2048  # texts whose features are held at once, of splits that are measured
@@ -130,7 +129,7 @@ def read(data: TextData, rows: Rows, name: str) -> Iterator[str]:
     Of part "random", training reads all of it in the course of epochs; "windows" are all of it anyway.
     """
     items: Any = data.rows_as_items(rows, name)
-    column = find_text_column(rows.table, data.text_column, data.label_column)
+    column = data.content(rows.table)
     whole = data.part == "windows" or (data.part == "random" and name == "train")
     cut = _cutter(data)
     for row, text in enumerate(Texts(rows.table, column, rows.indices)):

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from itertools import islice
 from typing import Any
 
@@ -14,9 +15,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lambda_seq.tasks.data.reading.columns import filled, like_classes
 from lambda_seq.tasks.data.reading.notes import note, some
 
-LABEL_NAMES = ("label", "labels", "target", "class", "category", "y")
+LABEL_NAMES = ("label", "labels", "target", "class", "category", "y", "sentiment", "emotion", "intent", "topic")
+TEXT_NAMES = ("text", "sentence", "document", "content", "review", "message", "comment", "tweet", "body", "headline")
+TEXT = (datasets.Value("string"), datasets.Value("large_string"))
 FILE_COLUMNS = ("text file", "image", "audio")  # of rows that are files
 MISSING, UNKNOWN = -1, -2  # labels of rows
 
@@ -47,7 +51,8 @@ def find_column(
 ) -> str:
     """The column that the option names, else the first with a usual name, else the only one whose type fits.
 
-    Usual names are also found in capitals. What goes by the type alone is said.
+    Names are also found in other capitals, and usual ones within a column: `text` as `review.text`. What goes by the
+    type alone is said, and so are others of a usual name.
 
     Neither a column of text in which every cell reads as a number, as in a csv file, nor one that is `taken` for
     something else is chosen by its type.
@@ -57,16 +62,14 @@ def find_column(
     """
     columns = table.column_names
     if given is not None:
-        if given not in columns:
-            raise ValueError(f"{option}={given!r}: there is no such column; the columns are {', '.join(columns)}")
-        return given
-    for name in names:
-        if name in columns:
-            return name
-    capital = {column.strip().casefold(): column for column in reversed(columns)}
-    for name in names:
-        if name in capital:
-            return capital[name]
+        return _named(columns, option, given)
+    for known in (columns, [column.strip().casefold() for column in columns], list(map(_last, columns))):
+        usual = list(dict.fromkeys(columns[known.index(name)] for name in names if name in known))
+        if len(usual) > 1:
+            others = some(usual[1:])
+            note(f"Column {usual[0]!r} is read as {option}; {others} could be it too. Choose with --data.{option}")
+        if usual:
+            return usual[0]
     free = [name for name in columns if name.casefold() not in taken and fits(table.features[name])]
     fitting = [name for name in free if not reads_as_numbers(table, name)]
     if len(fitting) == 1:
@@ -74,13 +77,27 @@ def find_column(
         return fitting[0]
     found = f"several could be it: {', '.join(fitting)}" if fitting else f"none is called {' or '.join(names)}"
     raise ValueError(
-        f"no column chosen for {option}: {found}; the columns are {', '.join(columns)}. Name one: --data.{option} NAME"
+        f"no column chosen for {option}: {found}; the columns are {some(columns, 20)}. Name one: --data.{option} NAME"
     )
+
+
+def _named(columns: list[str], option: str, given: str) -> str:
+    """The column of this name, in whatever capitals."""
+    alike = [column for column in columns if column.strip().casefold() == given.strip().casefold()]
+    if given in columns or len(alike) == 1:
+        return given if given in columns else alike[0]
+    near = get_close_matches(given, columns, n=1, cutoff=0.6)
+    meant = f"did you mean {near[0]!r}? The" if near else "the"
+    raise ValueError(f"{option}={given!r}: there is no such column; {meant} columns are {some(columns, 20)}")
+
+
+def _last(column: str) -> str:
+    return column.strip().casefold().rpartition(".")[2]
 
 
 def reads_as_numbers(table: Any, column: str, most: int = 1000) -> bool:
     """Whether each of the first cells of a column of text reads as a number."""
-    if table.features[column] not in (datasets.Value("string"), datasets.Value("large_string")):
+    if table.features[column] not in TEXT:
         return False
     cells = (row[column] for row in islice(table.select_columns(column), most))
     try:
@@ -90,33 +107,59 @@ def reads_as_numbers(table: Any, column: str, most: int = 1000) -> bool:
 
 
 def find_label_column(table: datasets.Dataset, given: str | None) -> str:
-    """The column of class labels; see `find_column`."""
-    return find_column(table, "label_column", given, LABEL_NAMES, lambda kind: isinstance(kind, datasets.ClassLabel))
+    """The column of class labels; see `find_column`. Without a usual name or type the only one that is like classes."""
+    option, kind = "label_column", datasets.ClassLabel
+    try:
+        return find_column(table, option, given, LABEL_NAMES, lambda found: isinstance(found, kind))
+    except ValueError:
+        usual = [name for name in table.column_names if _last(name) not in TEXT_NAMES and like_classes(table, name)]
+        if given is not None or not usual or any(isinstance(found, kind) for found in table.features.values()):
+            raise
+        if len(usual) > 1:
+            raise ValueError(
+                f"no column chosen for {option}: several hold few values: {some(usual)}. Name one: --data.{option} NAME"
+            ) from None
+        note(f"Column {usual[0]!r} is read as {option}, as no other is like classes. Choose with --data.{option}")
+        return usual[0]
 
 
 def encode_labels(
-    splits: dict[str, datasets.Dataset], column: str, where: str
+    splits: dict[str, datasets.Dataset], column: str, where: str, refuse: bool = True
 ) -> tuple[list[str], dict[str, np.ndarray]]:
     """Class names, and a class number for each row of each split; −1 for a row of validation or test without a label.
 
     Names are those of the column's `ClassLabel`; otherwise the distinct values of the training split as text, without
-    white space at their ends, whole numbers first and by size. A row has no label if its cell is missing or empty, is
-    negative in a `ClassLabel`, or if the split has no such column.
+    white space at their ends, whole numbers first and by size. Where all of them are whole numbers, 1.0 is 1. A row has
+    no label if its cell is missing or empty, is negative in a `ClassLabel`, or if the split has no such column.
+
+    Args:
+        splits: tables by name, one of them "train".
+        column: of the labels.
+        where: the rows' origin, for errors.
+        refuse: training rows without a label; otherwise they have −1, too.
 
     Raises:
-        ValueError: a training row without label, a column of something else, a label that no training row has.
+        ValueError: a training row without label that is refused, a column of something else, a label that no training
+            row has.
     """
-    found = {split: _classes(table, column, f"{split} split of {where}") for split, table in splits.items()}
+    whole = _whole_numbers(splits["train"], column, where)
+    found = {split: _classes(table, column, f"{split} split of {where}", whole) for split, table in splits.items()}
     names, numbers = found["train"]
-    if (missing := np.flatnonzero(numbers < 0)).size:
+    if (missing := np.flatnonzero(numbers < 0)).size and refuse:
+        empty = int((~filled(splits["train"])[missing]).sum())
         raise ValueError(
             f"train split of {where}: {len(missing)} of {len(numbers)} rows have no label in column {column!r}: "
-            f"{name_rows(splits['train'], missing)}; label these rows or remove them, and put files into the folder of "
-            "their class; --data.predict_path takes rows without labels"
+            f"{name_rows(splits['train'], missing)}{f'; {empty} of them hold nothing at all' if empty else ''}; label "
+            "these rows, leave them out (--data.drop_incomplete true), or put files into the folder of their class; "
+            "--data.predict_path takes rows without labels"
         )
-    known = {names[number] for number in np.unique(numbers)}
+    known = {names[number] for number in np.unique(numbers[numbers >= 0])}
     if len(known) < 2:
-        raise ValueError(f"label_column={column!r} of {where}: all training rows have the same label, {known.pop()!r}")
+        what = f"all training rows have the same label, {known.pop()!r}" if known else "no training row has a label"
+        raise ValueError(
+            f"label_column={column!r} of {where}: {what}; add rows of another class, or name another column: "
+            "--data.label_column NAME"
+        )
     kind = splits["train"].features[column]
     if not isinstance(kind, datasets.ClassLabel):
         names = sorted(known, key=_in_order)
@@ -136,7 +179,22 @@ def encode_labels(
     return names, encoded
 
 
-def _classes(table: datasets.Dataset, column: str, where: str) -> tuple[list[str], np.ndarray]:
+WHOLE = re.compile(r"[+-]?[0-9]+(\.0*)?")
+
+
+def _whole_numbers(table: datasets.Dataset, column: str, where: str) -> bool:
+    """Whether all labels are whole numbers written as text, and some with a point, 0.0, as pandas writes them."""
+    if column not in table.column_names or table.features[column] not in TEXT:
+        return False
+    values = pc.unique(table.select_columns(column).with_format("arrow")[:].column(0)).to_pylist()
+    found = [value.strip() for value in values if value and value.strip()]
+    if not all(map(WHOLE.fullmatch, found)) or not (pointed := sorted(value for value in found if "." in value)):
+        return False
+    note(f"label_column={column!r} of {where}: {some(pointed)} are read as whole numbers, such as {pointed[0][:-2]!r}")
+    return True
+
+
+def _classes(table: datasets.Dataset, column: str, where: str, whole: bool = False) -> tuple[list[str], np.ndarray]:
     """Names, and for each row the place of its own; −1 for a row without a label."""
     if column not in table.column_names:
         return [], np.full(len(table), MISSING)
@@ -159,6 +217,8 @@ def _classes(table: datasets.Dataset, column: str, where: str) -> tuple[list[str
     values = pc.unique(cells)
     rows = pc.fill_null(pc.index_in(cells, value_set=values), MISSING).to_numpy().astype(np.int64)
     texts = [_name(value, column, where) for value in values.to_pylist()]
+    if whole:
+        texts = [text and text.partition(".")[0] if WHOLE.fullmatch(text or "") else text for text in texts]
     names = sorted({text for text in texts if text})
     place = {name: index for index, name in enumerate(names)}
     places = np.array([place.get(text or "", MISSING) for text in texts] + [MISSING], dtype=np.int64)
@@ -197,6 +257,14 @@ def _note_likely_mistakes(names: list[str], rows: int, where: str) -> None:
         alike.setdefault(unicodedata.normalize("NFKC", name).casefold(), []).append(name)
     if same := [" and ".join(map(repr, found)) for found in alike.values() if len(found) > 1]:
         note(f"{where}: classes of their own, though they differ only in case or form of letters: {some(same)}")
+    for sign in ";|,":
+        if several := [
+            name for name in names if sign in name and {one.strip() for one in name.split(sign)} <= {*names}
+        ]:
+            note(
+                f"{where}: {some(several)} seem to be several labels in a cell, and are classes of their own; to learn "
+                "several of a row, write a task with the head 'labels'"
+            )
     if rows >= 20 and len(names) > rows / 2:
         note(
             f"{where}: {len(names)} classes of {rows} training rows; name another column if one is meant: "

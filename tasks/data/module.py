@@ -16,6 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 from lambda_seq.tasks.data.base import Data
 from lambda_seq.tasks.data.labels import FILE_COLUMNS, MISSING, Rows, carve, encode_labels, find_label_column, name_rows
 from lambda_seq.tasks.data.loading import EpochSampler, ResumableLoader
+from lambda_seq.tasks.data.reading.columns import filled, flat
+from lambda_seq.tasks.data.reading.dialects import GUESSED, TableOptions
 from lambda_seq.tasks.data.reading.known import Known
 from lambda_seq.tasks.data.reading.notes import note
 from lambda_seq.tasks.data.reading.sources import load_rows, named_predict_path, to_predict
@@ -28,7 +30,7 @@ class ClassificationData(Data):
     unless `test_fraction` holds one out. A test split may be without labels: it is predicted, but not tested.
     """
 
-    reads = (*Data.reads, "_labels", "_to_predict")
+    reads = (*Data.reads, "_labels", "_to_predict", "labelled_by")
 
     def __init__(
         self,
@@ -42,6 +44,8 @@ class ClassificationData(Data):
         test_fraction: float,
         split_seed: int,
         predict_path: str | None,
+        table: TableOptions = GUESSED,
+        drop_incomplete: bool = False,
     ) -> None:
         super().__init__(
             path,
@@ -53,6 +57,9 @@ class ClassificationData(Data):
             predict_path=predict_path,
         )
         self.label_column, self.split_seed = label_column, split_seed
+        self.table, self.drop_incomplete = table, drop_incomplete
+        self.left_out: dict[str, dict[str, np.ndarray]] = {}  # rows by split, and by what they lack
+        self.labelled_by: str | None = None  # the column of labels, once it is found
         self._to_predict: Rows | None = None  # the test split with the rows that have no labels
 
     @abstractmethod
@@ -65,11 +72,19 @@ class ClassificationData(Data):
 
     def load_tables(self, path: str, subset: str | None = None, whole: bool = False) -> dict[str, datasets.Dataset]:
         """The splits found at a path, or with `whole` all rows as one; see `load_rows`."""
-        return load_rows(path, subset, whole=whole)
+        return load_rows(path, subset, whole=whole, options=self.table)
+
+    def content(self, table: datasets.Dataset) -> str | None:
+        """The column of what is classified; None if rows always have it."""
+        return None
+
+    def tables(self, path: str, subset: str | None = None, whole: bool = False) -> dict[str, datasets.Dataset]:
+        """As `load_tables`, with the parts of columns as columns, such as `review.body`."""
+        return {name: flat(table) for name, table in self.load_tables(path, subset, whole).items()}
 
     def read(self) -> dict[str, Rows]:
         """Rows of train, validation and, if there is one, test."""
-        tables = self.load_tables(self.path, self.subset)
+        tables = self.tables(self.path, self.subset)
         if "train" not in tables:
             raise ValueError(
                 f"path={self.path!r} has no training split, only {', '.join(tables)}; it is needed for the class names"
@@ -79,11 +94,13 @@ class ClassificationData(Data):
                 f"path={self.path!r}: there are no classes; put files of each class into a folder of its own, or give "
                 "a table (csv, jsonl, parquet) with a column of labels"
             )
-        column = find_label_column(tables["train"], self.label_column)
-        self._labels, numbers = encode_labels(tables, column, f"path={self.path!r}")
+        self.labelled_by = column = find_label_column(tables["train"], self.label_column)
+        self._labels, numbers = encode_labels(tables, column, f"path={self.path!r}", not self.drop_incomplete)
         splits = {}
         for name, table in tables.items():
             rows = Rows(table, np.arange(len(table)), numbers[name])
+            if self.drop_incomplete:
+                rows = self._complete(rows, name)
             if (kept := self._labelled(rows, name)) is not None:
                 splits[name] = kept
             if name == "test":
@@ -99,6 +116,26 @@ class ClassificationData(Data):
                 self.note_not_held_out()
         return splits
 
+    def _complete(self, rows: Rows, name: str) -> Rows:
+        """The rows of a split that have what is classified and, but for test, a label; the others are counted."""
+        column = self.content(rows.table)
+        there = np.ones(len(rows), bool) if column is None else filled(rows.table, column)
+        labelled = np.asarray(rows.labels) != MISSING
+        if name == "test" or not labelled.any():
+            labelled = np.ones(len(rows), bool)  # predict answers them; see `_labelled`
+        where, left = f"{name} split of path={self.path!r}", rows.take(np.flatnonzero(there & labelled))
+        if len(left) < len(rows):
+            self.left_out[name] = {"a label": np.flatnonzero(~labelled), "content": np.flatnonzero(~there)}
+            note(
+                f"{where}: {len(rows) - len(left)} of {len(rows)} rows are left out, {(~labelled).sum()} without a "
+                f"label and {(~there).sum()} with nothing in column {column!r} (drop_incomplete)"
+            )
+        if not len(left):
+            raise ValueError(
+                f"{where}: no row is complete; leave out --data.drop_incomplete, or fill in column {column!r}"
+            )
+        return left
+
     def _labelled(self, rows: Rows, name: str) -> Rows | None:
         """The rows of a split that have labels; without any, those of test as they are, and no validation."""
         missing = np.flatnonzero(rows.labels == MISSING)
@@ -108,7 +145,7 @@ class ClassificationData(Data):
         some = f"{len(missing)} of {len(rows)} rows have no label: {name_rows(rows.table, missing)}"
         if len(missing) < len(rows):
             if name == "validation":
-                raise ValueError(f"{where}: {some}; label these rows or remove them")
+                raise ValueError(f"{where}: {some}; label these rows, or leave them out: --data.drop_incomplete true")
             note(f"{where}: {some}; the test is of the others, and predict answers all")
             return rows.take(np.flatnonzero(rows.labels != MISSING))
         if name == "test":
@@ -199,7 +236,7 @@ class ClassificationData(Data):
             rows = self.split("test")
             return self._to_predict if self._to_predict is not None else rows, "test"
         with named_predict_path():
-            table = to_predict(self.load_tables(self.predict_path, whole=True), self.predict_path)
+            table = to_predict(self.tables(self.predict_path, whole=True), self.predict_path)
         return Rows(table, np.arange(len(table)), None), Path(self.predict_path).name
 
     @cached_property

@@ -20,6 +20,7 @@ from lambda_seq.tasks.data.audio.windows import Together, pad_windows
 from lambda_seq.tasks.data.batches import Batch
 from lambda_seq.tasks.data.labels import Rows
 from lambda_seq.tasks.data.reading.cells import find_cells
+from lambda_seq.tasks.data.reading.dialects import TableOptions
 from lambda_seq.tasks.data.reading.media import MediaData
 from lambda_seq.tasks.data.reading.notes import note
 from lambda_seq.tasks.facts import Audio, Facts
@@ -71,6 +72,9 @@ class AudioData(MediaData):
         test_fraction: share of the training rows held out if there is no test split; 0 for no test.
         split_seed: of the choice of the rows held out.
         predict_path: clips to predict instead of the test split; they need no labels: a folder, a file or a table.
+        table: how csv, tsv, jsonl and json files are written, where that is not to be guessed.
+        drop_incomplete: leave out rows without a label or with nothing in the column of audio, and say how many; they
+            are refused otherwise.
     """
 
     reads = (*MediaData.reads, "headers")
@@ -99,6 +103,8 @@ class AudioData(MediaData):
         test_fraction: float = 0.0,
         split_seed: int = 0,
         predict_path: str | None = None,
+        table: TableOptions = TableOptions(),  # noqa: B008 - frozen
+        drop_incomplete: bool = False,
     ) -> None:
         super().__init__(
             path,
@@ -110,6 +116,8 @@ class AudioData(MediaData):
             test_fraction=test_fraction,
             split_seed=split_seed,
             predict_path=predict_path,
+            table=table,
+            drop_incomplete=drop_incomplete,
         )
         for name, number in (("sampling_rate", sampling_rate), ("pad_to_multiple", pad_to_multiple)):
             if number is not None and number < 1:
@@ -130,7 +138,11 @@ class AudioData(MediaData):
 
     def load_tables(self, path: str, subset: str | None = None, whole: bool = False) -> dict[str, datasets.Dataset]:
         """The splits found at a path, or with `whole` all clips as one; see `load_audio`."""
-        return load_audio(path, subset, whole)
+        return load_audio(path, subset, whole, self.table)
+
+    def content(self, table: datasets.Dataset) -> str:
+        """The column of audio."""
+        return find_cells(table, "audio_column", self.audio_column, AUDIO_NAMES, datasets.Audio, "audio")
 
     def cells(self, rows: Rows, split: str) -> Clips:
         """As `clips`."""
@@ -138,9 +150,8 @@ class AudioData(MediaData):
 
     def clips(self, rows: Rows, split: str) -> Clips:
         """The audio of these rows."""
-        column = find_cells(rows.table, "audio_column", self.audio_column, AUDIO_NAMES, datasets.Audio, "audio")
         origin = self.origin(rows, split)
-        return Clips(rows, column, origin.words, origin.root)
+        return Clips(rows, self.content(rows.table), origin.words, origin.root)
 
     @cached_property
     def headers(self) -> dict[str, list[Header]]:

@@ -8,13 +8,16 @@ import datasets
 
 from lambda_seq.inference.clips import SUFFIXES
 from lambda_seq.tasks.data.audio.tones import TONES, tones
+from lambda_seq.tasks.data.reading.dialects import GUESSED, TableOptions
 from lambda_seq.tasks.data.reading.layout import NO_ROWS, note_others, samples_by_split, visible_files
 from lambda_seq.tasks.data.reading.pictures import load_described, metadata_of
 from lambda_seq.tasks.data.reading.sources import is_saved, load_rows
 from lambda_seq.tasks.data.reading.tables import first_row, is_table
 
 
-def load_audio(path: str, subset: str | None = None, whole: bool = False) -> dict[str, datasets.Dataset]:
+def load_audio(
+    path: str, subset: str | None = None, whole: bool = False, options: TableOptions = GUESSED
+) -> dict[str, datasets.Dataset]:
     """The splits found at `path`; paths in their cells are relative to it, or to the folder of a table.
 
     Args:
@@ -26,6 +29,7 @@ def load_audio(path: str, subset: str | None = None, whole: bool = False) -> dic
             otherwise they are left out.
         subset: the configuration of a hub data set that has several.
         whole: take all files as one split, "train", whatever their names: for prediction.
+        options: how tables are written, where that is not to be guessed.
 
     Raises:
         FileNotFoundError, ConnectionError, ValueError: as `load_rows`.
@@ -36,25 +40,25 @@ def load_audio(path: str, subset: str | None = None, whole: bool = False) -> dic
     if local.is_file():
         if _is_clip(local):
             return {"train": datasets.Dataset.from_dict({"audio": [str(local)]})}
-        return load_rows(path, subset)
+        return load_rows(path, subset, options=options)
     if local.is_dir() and not is_saved(path) and (clips := visible_files(local, _is_clip)):
         tables = visible_files(local, lambda file: is_table(file) and file.name not in NO_ROWS)
         if (described := metadata_of(tables)) and not whole:
-            return load_described(local, clips, described, "audio", datasets.Value("string"), "clips")
+            return load_described(local, clips, described, "audio", datasets.Value("string"), "clips", options)
         found = _load_clips(local, clips, whole)
-        if not tables or not (_name_clips(tables) or _lack_classes(found, whole)):
+        if not tables or not (_name_clips(tables, options) or _lack_classes(found, whole)):
             note_others(local, clips, "clips", whole)
             return found
-    return load_rows(path, subset, whole=whole)
+    return load_rows(path, subset, whole=whole, options=options)
 
 
 def _is_clip(file: Path) -> bool:
     return file.suffix.lower() in SUFFIXES
 
 
-def _name_clips(tables: list[Path]) -> bool:
+def _name_clips(tables: list[Path], options: TableOptions) -> bool:
     """Whether the first row of a table names a clip, or holds one."""
-    cells = [cell for table in tables for cell in first_row(table).values()]
+    cells = [cell for table in tables for cell in first_row(table, options).values()]
     return any(isinstance(cell, bytes | dict) or (isinstance(cell, str) and _is_clip(Path(cell))) for cell in cells)
 
 

@@ -14,8 +14,10 @@ from torch.utils.data import Dataset
 from lambda_seq.inference.pictures import Decoder, Look, check_colour, full_scale, greatest, in_order, look
 from lambda_seq.tasks.data.images.augmentation import PictureAugmentation
 from lambda_seq.tasks.data.images.decoding import Pictures
+from lambda_seq.tasks.data.images.numbers import COLUMN, Layout, as_pictures, find_layout
 from lambda_seq.tasks.data.labels import Rows
 from lambda_seq.tasks.data.reading.cells import find_cells, holds_paths, read_all
+from lambda_seq.tasks.data.reading.dialects import TableOptions
 from lambda_seq.tasks.data.reading.media import MediaData
 from lambda_seq.tasks.data.reading.notes import note
 from lambda_seq.tasks.facts import Facts, Pixels
@@ -43,8 +45,9 @@ class ImageData(MediaData):
     Args:
         path: a name on the Hugging Face hub, a folder with one folder of images per class (or train/, validation/ and
             test/ of such), a table (parquet, jsonl, csv) with a column of images, of the bytes of their files or of
-            paths (relative to the table's folder, or absolute) and one of labels, a folder of such (named train*,
-            validation* and test* for the splits), or "sklearn:digits".
+            paths (relative to the table's folder, or absolute) or of pixels as numbers (in a column each, as lists, or
+            as text) and one of labels, a folder of such (named train*, validation* and test* for the splits), or
+            "sklearn:digits".
         batch_size: images per step and device.
         num_workers: processes that decode images; 0 decodes in the training process.
         image_size: height and width after resizing, an int or a pair; images keep their aspect, what sticks out is cut
@@ -65,16 +68,20 @@ class ImageData(MediaData):
         grey: read colours as shades of grey, one channel.
         background: colour that transparent images are put on: a name or "#rrggbb".
         as_sequence: yield pixels in reading order, (H·W, channels), for sequence networks with stem "features".
-        image_column: column of images, bytes or paths; found by its name or type if not given.
+        image_column: column of images, bytes, paths or numbers; found by its name or type if not given.
+        pixel_shape: height, width and, for colours, 3, where tables hold pixels as numbers; default: they are a square.
         label_column: column of labels; found by its name or type if not given.
         subset: configuration of a hub data set that has several.
         validation_fraction: share of the training rows held out if there is no validation split; 0 for no validation.
         test_fraction: share of the training rows held out if there is no test split; 0 for no test.
         split_seed: of the choice of the rows held out.
         predict_path: images to predict instead of the test split; they need no labels: a folder, a file or a table.
+        table: how csv, tsv, jsonl and json files are written, where that is not to be guessed.
+        drop_incomplete: leave out rows without a label or with nothing in the column of images, and say how many; they
+            are refused otherwise.
     """
 
-    reads = (*MediaData.reads, "looks")
+    reads = (*MediaData.reads, "looks", "_layout")
 
     def __init__(
         self,
@@ -100,6 +107,9 @@ class ImageData(MediaData):
         test_fraction: float = 0.0,
         split_seed: int = 0,
         predict_path: str | None = None,
+        table: TableOptions = TableOptions(),  # noqa: B008 - frozen
+        drop_incomplete: bool = False,
+        pixel_shape: tuple[int, int] | tuple[int, int, int] | None = None,
     ) -> None:
         super().__init__(
             path,
@@ -111,6 +121,8 @@ class ImageData(MediaData):
             test_fraction=test_fraction,
             split_seed=split_seed,
             predict_path=predict_path,
+            table=table,
+            drop_incomplete=drop_incomplete,
         )
         if crop_padding < 0:
             raise ValueError(f"crop_padding={crop_padding}: expected a number of pixels, at least 0")
@@ -120,6 +132,8 @@ class ImageData(MediaData):
         self.background = background
         self.image_size, self.read_size = _size("image_size", image_size), _size("read_size", read_size)
         self.image_column, self.as_sequence = image_column, as_sequence
+        self.pixel_shape = pixel_shape
+        self._layout: Layout | None = None  # of pictures that are numbers
         self.augmentation = PictureAugmentation(crop_scale, augment, augment_layers, augment_magnitude, erasing)
         self.crop_padding, self.flip, self.grey = crop_padding, flip, grey
 
@@ -127,15 +141,28 @@ class ImageData(MediaData):
         """As `pictures`."""
         return self.pictures(rows, split)
 
+    def load_tables(self, path: str, subset: str | None = None, whole: bool = False) -> dict[str, datasets.Dataset]:
+        """The splits found at a path, or with `whole` all rows as one; pictures that are numbers become files."""
+        found = super().load_tables(path, subset, whole)
+        if self._layout is None and "train" in found:
+            shape, names = self.pixel_shape, IMAGE_NAMES
+            self._layout = find_layout(found["train"], self.image_column, self.label_column, shape, names)
+        layout = self._layout
+        return found if layout is None else {name: as_pictures(table, layout) for name, table in found.items()}
+
+    def content(self, table: datasets.Dataset) -> str:
+        """The column of images."""
+        given = self.image_column if self._layout is None else COLUMN
+        return find_cells(table, "image_column", given, IMAGE_NAMES, datasets.Image, "images")
+
     def pictures(self, rows: Rows, split: str) -> Pictures:
         """The images of these rows.
 
         Raises:
             ValueError: files that the rows name are missing; lists them.
         """
-        column = find_cells(rows.table, "image_column", self.image_column, IMAGE_NAMES, datasets.Image, "images")
         origin = self.origin(rows, split)
-        return Pictures(rows, column, origin.words, origin.root)
+        return Pictures(rows, self.content(rows.table), origin.words, origin.root)
 
     @cached_property
     def looks(self) -> list[Look]:

@@ -20,7 +20,9 @@ from lambda_seq.tasks.data.language.library import LIBRARY, library
 from lambda_seq.tasks.data.language.packs import Documents, EvaluationRows, InOrder, TrainingRows, pad_rows
 from lambda_seq.tasks.data.language.streams import StreamedRows, StreamedWindows, StreamLoader, stream_features
 from lambda_seq.tasks.data.loading import EpochSampler, ResumableLoader
+from lambda_seq.tasks.data.reading.columns import flat
 from lambda_seq.tasks.data.reading.corpus import Corpus, Texts, sizes_of
+from lambda_seq.tasks.data.reading.dialects import TableOptions
 from lambda_seq.tasks.data.reading.documents import find_text_column
 from lambda_seq.tasks.data.reading.notes import note
 from lambda_seq.tasks.data.reading.sources import load_rows, named_predict_path, to_predict
@@ -98,6 +100,7 @@ class CorpusData(Data):
             validation. The document in which it begins becomes two.
         test_fraction: share of the training text, behind validation, held out if there is no test split; 0 for no test.
         predict_path: text to predict instead of the test split.
+        table: how csv, tsv, jsonl and json files are written, where that is not to be guessed.
     """
 
     def __init__(
@@ -116,6 +119,7 @@ class CorpusData(Data):
         validation_fraction: float = 0.05,
         test_fraction: float = 0.0,
         predict_path: str | None = None,
+        table: TableOptions = TableOptions(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__(
             path,
@@ -145,7 +149,7 @@ class CorpusData(Data):
                 "tokenizer='train' would read all of a stream: train one on a part of it without streaming, and give "
                 "its tokenizer.json, or read bytes"
             )
-        self.tokenizer, self.vocab_size = tokenizer, vocab_size
+        self.tokenizer, self.vocab_size, self.table = tokenizer, vocab_size, table
         self.length, self.stride = length, length if stride is None else stride
         self.text_column, self.streaming, self.shuffle_buffer = text_column, streaming, shuffle_buffer
         self._stream: StreamLoader | None = None
@@ -174,7 +178,7 @@ class CorpusData(Data):
             raise ValueError(
                 f"path={self.path!r}: .txt files are read in place and not streamed; leave out --data.streaming"
             )
-        streams = load_rows(self.path, self.subset, streaming=True)
+        streams = load_rows(self.path, self.subset, streaming=True, options=self.table)
         if "train" not in streams:
             raise ValueError(
                 f"path={self.path!r} has no training split, only {', '.join(streams)}: add one, or rename it"
@@ -191,7 +195,10 @@ class CorpusData(Data):
         """The splits found at a path, or with `whole` all texts as one; .txt files are texts, not lines of text."""
         if path == LIBRARY:
             return library()
-        return load_text_files(path, whole) if has_text_files(path) else load_rows(path, subset, whole=whole)
+        if has_text_files(path):
+            return load_text_files(path, whole)
+        found = load_rows(path, subset, whole=whole, options=self.table)
+        return {name: flat(table) for name, table in found.items()}
 
     @cached_property
     def tokens(self) -> Tokens:
@@ -200,7 +207,7 @@ class CorpusData(Data):
 
     def _texts(self) -> Texts:
         part: Any = self.splits["train"]
-        return Texts(part.table, self._column(part.table), part.index)
+        return Texts(part.table, self.content(part.table), part.index)
 
     def measure(self) -> Facts:
         """Vocabulary, and length of rows."""
@@ -212,7 +219,7 @@ class CorpusData(Data):
         """Turn the documents of a split into ids, unless these are their bytes or come as a stream."""
         if not self.streaming:
             part = self._split(name)
-            Corpus(part.table, self._column(part.table), self.tokens)
+            Corpus(part.table, self.content(part.table), self.tokens)
 
     def documents(self, name: str) -> Documents:
         """The documents of a split.
@@ -242,7 +249,7 @@ class CorpusData(Data):
         )
 
     def _documents(self, part: Part, where: str) -> Documents:
-        corpus = Corpus(part.table, self._column(part.table), self.tokens)
+        corpus = Corpus(part.table, self.content(part.table), self.tokens)
         names = part.table.select_columns(FILE)[:][FILE] if FILE in part.table.column_names else None
         sizes, share = self._sizes(part.table), (part.begin, part.end)
         documents = Documents.of(corpus, sizes, mark=self.tokens.pad, index=part.index, share=share, names=names)
@@ -284,7 +291,7 @@ class CorpusData(Data):
         source: Any = self._split("train")
         rows = StreamedRows(
             source,
-            self._column(source),
+            self.content(source),
             self.tokens,
             length=self.length,
             block=self.shuffle_buffer,
@@ -335,7 +342,7 @@ class CorpusData(Data):
         source: Any = self._split(name)
         rows = StreamedWindows(
             source,
-            self._column(source),
+            self.content(source),
             self.tokens,
             length=self.length,
             stride=self.stride,
@@ -353,9 +360,10 @@ class CorpusData(Data):
         """Rows side by side, padded where they are shorter."""
         return partial(pad_rows, mark=self.tokens.pad)
 
-    def _column(self, table: Any) -> str:
+    def content(self, table: Any) -> str:
+        """The column of texts."""
         return find_text_column(table, self.text_column)
 
     def _sizes(self, table: datasets.Dataset) -> np.ndarray:
         """Bytes of each document."""
-        return sizes_of(table, self._column(table))
+        return sizes_of(table, self.content(table))

@@ -14,10 +14,8 @@ from torch.utils.data import Dataset
 from lambda_seq.inference.batches import pad_tokens
 from lambda_seq.inference.texts import Reading
 from lambda_seq.tasks.data.batches import SequenceBatch, named
-from lambda_seq.tasks.data.labels import LABEL_NAMES, Rows, find_column
+from lambda_seq.tasks.data.labels import LABEL_NAMES, TEXT_NAMES, Rows, find_column
 from lambda_seq.tasks.data.reading.corpus import Corpus
-
-TEXT_NAMES = ("text", "sentence", "document", "content", "review")
 
 
 def find_text_column(table: Any, given: str | None, label: str | None = None) -> str:
@@ -27,7 +25,8 @@ def find_text_column(table: Any, given: str | None, label: str | None = None) ->
         ValueError: none is found, or the one that was named holds no texts.
     """
     names = tuple(name for name in TEXT_NAMES if name != label)
-    column = find_column(table, "text_column", given, names, _is_text, taken=(label,) if label else LABEL_NAMES)
+    taken = (*LABEL_NAMES, label.casefold()) if label else LABEL_NAMES
+    column = find_column(table, "text_column", given, names, _is_text, taken)
     if not _is_text(table.features[column]):
         raise ValueError(
             f"text_column={column!r} holds {table.features[column]}: expected strings or bytes. Write the texts as "

@@ -20,9 +20,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from lambda_seq.tasks.data.reading.files import PACKED
 from lambda_seq.tasks.data.reading.notes import note, some
 from lambda_seq.tasks.data.reading.tables import KINDS, is_table
-from lambda_seq.tasks.data.reading.text_tables import PACKED
 
 SPLIT_NAMES = {
     "train": ("train", "training"),

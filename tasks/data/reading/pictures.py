@@ -8,6 +8,7 @@ from typing import Any
 import datasets
 from PIL import Image
 
+from lambda_seq.tasks.data.reading.dialects import GUESSED, TableOptions
 from lambda_seq.tasks.data.reading.layout import classes_of, note_others, samples_by_split, stem, tables_by_split
 from lambda_seq.tasks.data.reading.notes import note, some
 from lambda_seq.tasks.data.reading.tables import read_tables
@@ -21,7 +22,11 @@ def is_picture(file: Path) -> bool:
 
 
 def load_pictures(
-    place: Path, pictures: list[Path], tables: list[Path] | None = None, whole: bool = False
+    place: Path,
+    pictures: list[Path],
+    tables: list[Path] | None = None,
+    whole: bool = False,
+    options: TableOptions = GUESSED,
 ) -> dict[str, datasets.Dataset]:
     """Pictures by split, with the columns "image" and, where they are in folders of classes, "label".
 
@@ -34,6 +39,7 @@ def load_pictures(
         pictures: their files.
         tables: that lie beside or among them.
         whole: all are one split, "train", whatever the names of folders.
+        options: how the tables are written, where that is not to be guessed.
 
     Raises:
         ValueError: a table called metadata that names no pictures, or such as are not there.
@@ -41,7 +47,7 @@ def load_pictures(
     # Relative paths in cells are looked for within the folder first, where others may have the same
     place, pictures = place.absolute(), [file.absolute() for file in pictures]
     if (described := [table.absolute() for table in metadata_of(tables or [])]) and not whole:
-        return load_described(place, pictures, described, "image", datasets.Image(), "pictures")
+        return load_described(place, pictures, described, "image", datasets.Image(), "pictures", options)
     if place.is_file():
         place = place.parent
     by_split = samples_by_split(place, pictures, whole)
@@ -65,7 +71,13 @@ def load_pictures(
 
 
 def load_described(
-    place: Path, files: list[Path], tables: list[Path], column: str, feature: Any, kind: str
+    place: Path,
+    files: list[Path],
+    tables: list[Path],
+    column: str,
+    feature: Any,
+    kind: str,
+    options: TableOptions = GUESSED,
 ) -> dict[str, datasets.Dataset]:
     """Pictures or clips that tables called metadata name, by split, with the other columns of these tables.
 
@@ -76,6 +88,7 @@ def load_described(
         column: name of the column of files.
         feature: what it holds.
         kind: "pictures" or "clips", for messages.
+        options: how the tables are written, where that is not to be guessed.
 
     Raises:
         ValueError: a table that names no files, or such as are not there.
@@ -85,7 +98,7 @@ def load_described(
     for split, members in tables_by_split(place, tables).items():
         parts = []
         for member in members:
-            table = read_tables(str(place), [member])
+            table = read_tables(str(place), [member], options)
             if NAME not in table.column_names:
                 raise ValueError(
                     f"{member}: it has no column {NAME!r} that names the {kind}, only {table.column_names}"

@@ -16,6 +16,8 @@ from datasets.exceptions import DatasetGenerationError
 from huggingface_hub import metadata_load
 from yaml import YAMLError
 
+from lambda_seq.tasks.data.reading.dialects import GUESSED, TableOptions
+from lambda_seq.tasks.data.reading.files import kind_of
 from lambda_seq.tasks.data.reading.layout import (
     NO_ROWS,
     SPLIT_NAMES,
@@ -27,7 +29,6 @@ from lambda_seq.tasks.data.reading.layout import (
 from lambda_seq.tasks.data.reading.notes import note, some
 from lambda_seq.tasks.data.reading.pictures import is_picture, load_pictures
 from lambda_seq.tasks.data.reading.tables import KINDS, is_table, read_tables, stream_tables
-from lambda_seq.tasks.data.reading.text_tables import kind_of
 
 DIGITS = "sklearn:digits"
 UNREAD = (".xlsx", ".xls", ".ods", ".feather", ".orc", ".avro", ".pkl", ".zip", ".tar", ".tgz", ".7z")  # may be rows
@@ -35,7 +36,13 @@ SAME_KIND = {".ndjson": ".jsonl", ".json": ".jsonl", ".tsv": ".csv"}
 BUILDERS = {module.name for module in pkgutil.iter_modules(packaged_modules.__path__)}  # of `datasets`, for files
 
 
-def load_rows(path: str, subset: str | None = None, streaming: bool = False, whole: bool = False) -> dict[str, Any]:
+def load_rows(
+    path: str,
+    subset: str | None = None,
+    streaming: bool = False,
+    whole: bool = False,
+    options: TableOptions = GUESSED,
+) -> dict[str, Any]:
     """The splits found at `path`, under the names train, validation and test where they exist.
 
     Local files are only ever read: no script and no pickle in a folder is run. Which files are which split is decided
@@ -48,6 +55,7 @@ def load_rows(path: str, subset: str | None = None, streaming: bool = False, who
         subset: the configuration of a data set that has several.
         streaming: read rows as they are asked for, in order, without downloading the data set.
         whole: take all local files as one split, "train", whatever their names: for prediction.
+        options: how local tables are written, where that is not to be guessed.
 
     Returns:
         A `datasets.Dataset` for each split, mapped into memory; or a `datasets.IterableDataset`, when streaming.
@@ -61,13 +69,13 @@ def load_rows(path: str, subset: str | None = None, streaming: bool = False, who
         return _digits()
     local = Path(path).expanduser()
     if local.is_file():
-        found = _load_file(local, streaming)
+        found = _load_file(local, streaming, options)
     elif is_saved(path):
         saved = _load_saved(local)
         found = dict(saved) if isinstance(saved, datasets.DatasetDict) else {"train": saved}
         found = {name: table.to_iterable_dataset() for name, table in found.items()} if streaming else found
     elif local.is_dir():
-        found = _load_folder(local, subset, streaming, whole)
+        found = _load_folder(local, subset, streaming, whole, options)
     elif path in BUILDERS:
         raise FileNotFoundError(
             f"path={path!r}: no such file or folder (looked for {local.absolute()}), and on the hub no data set, but a "
@@ -143,34 +151,36 @@ def _is_files(path: str) -> bool:
     return Path(path).expanduser().exists() and not is_saved(path)
 
 
-def _load_file(file: Path, streaming: bool) -> dict[str, Any]:
+def _load_file(file: Path, streaming: bool, options: TableOptions) -> dict[str, Any]:
     if is_picture(file):
         return load_pictures(file, [file])
     if not is_table(file) and kind_of(file)[0] not in KINDS:
-        hint = "unpack it, or " if file.suffix.lower() in (".zip", ".tar", ".tgz", ".7z") else ""
+        hint = "unpack it; " if file.suffix.lower() in (".zip", ".tar", ".tgz", ".7z") else ""
         raise ValueError(
-            f"path={str(file)!r}: unknown kind of file {file.suffix!r}; {hint}expected {', '.join(KINDS)}, also packed "
-            "as .gz, .bz2, .xz or .zst"
+            f"path={str(file)!r}: unknown kind of file {file.suffix!r}; {hint}expected one of {', '.join(KINDS)}, also "
+            "packed as .gz, .bz2, .xz or .zst"
         )
-    return _read({"train": [file]}, file, streaming)
+    return _read({"train": [file]}, file, streaming, options)
 
 
-def _read(files: dict[str, list[Path]], where: Path, streaming: bool) -> dict[str, Any]:
+def _read(files: dict[str, list[Path]], where: Path, streaming: bool, options: TableOptions) -> dict[str, Any]:
     read = stream_tables if streaming else read_tables
     if where.is_dir():
         note_missing_parts(where, [file for members in files.values() for file in members])
-    return {split: read(str(where), members) for split, members in files.items()}
+    return {split: read(str(where), members, options) for split, members in files.items()}
 
 
-def _load_folder(folder: Path, subset: str | None, streaming: bool, whole: bool) -> dict[str, Any]:
+def _load_folder(
+    folder: Path, subset: str | None, streaming: bool, whole: bool, options: TableOptions
+) -> dict[str, Any]:
     place, files = _described(folder, subset)
     if files is not None:
         if whole:
             files = {"train": sorted({file for members in files.values() for file in members})}
-        return _read(files, folder, streaming)
+        return _read(files, folder, streaming, options)
     tables = visible_files(place, lambda file: is_table(file) and file.name not in NO_ROWS)
     pictures = visible_files(place, is_picture)
-    if pictures and (found := load_pictures(place, pictures, tables, whole)):
+    if pictures and (found := load_pictures(place, pictures, tables, whole, options)):
         return {name: table.to_iterable_dataset() for name, table in found.items()} if streaming else found
     if tables and (left := visible_files(place, lambda file: file.suffix.lower() in UNREAD)):
         note(f"path={str(place)!r}: {len(left)} files of other kinds are left out, such as {left[0]}")
@@ -180,7 +190,8 @@ def _load_folder(folder: Path, subset: str | None, streaming: bool, whole: bool)
             f"path={str(place)!r}: no data found in this folder ({some(others, 3) or 'it is empty'}); expected one "
             "folder of files per class, or parquet, jsonl or csv files, unpacked"
         )
-    return _read(tables_by_split(place, tables if whole else _of_one_kind(place, tables), whole), place, streaming)
+    by_split = tables_by_split(place, tables if whole else _of_one_kind(place, tables), whole)
+    return _read(by_split, place, streaming, options)
 
 
 def _of_one_kind(folder: Path, tables: list[Path]) -> list[Path]:

@@ -15,6 +15,7 @@ import lzma
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import astuple
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -24,21 +25,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lambda_seq.tasks.data.reading.cache import AT_ONCE, cached_table, in_batches, state_of
+from lambda_seq.tasks.data.reading.dialects import GUESSED, TableOptions, open_text
+from lambda_seq.tasks.data.reading.files import BadFileError, kind_of
 from lambda_seq.tasks.data.reading.notes import note, some
 from lambda_seq.tasks.data.reading.text_tables import (
-    BadFileError,
     Part,
     common,
     csv_rows,
     csv_schema,
     json_rows,
     json_schema,
-    kind_of,
-    open_text,
 )
 
 KINDS = (".parquet", ".arrow", ".jsonl", ".ndjson", ".json", ".csv", ".tsv")
-READING = 1  # changes when files are read otherwise, so that nothing is kept that was read before
+READING = 2  # changes when files are read otherwise, so that nothing is kept that was read before
 UNREADABLE = (OSError, EOFError, UnicodeError, zlib.error, lzma.LZMAError, csv.Error, pa.ArrowException)
 
 
@@ -48,45 +48,49 @@ def is_table(file: Path) -> bool:
     return kind in KINDS and not (packed and kind in (".parquet", ".arrow"))
 
 
-def read_tables(path: str, files: list[Path]) -> datasets.Dataset:
+def read_tables(path: str, files: list[Path], options: TableOptions = GUESSED) -> datasets.Dataset:
     """The rows of some files, one file after another, as one table that is mapped into memory.
 
     Args:
         path: where they come from, for errors.
         files: of any of the kinds above.
+        options: how they are written, where that is not to be guessed.
 
     Raises:
         ValueError: a file that cannot be read; names it, and the line; or files that do not fit to each other.
     """
     states = [state_of(file.absolute()) for file in files]
     with _named(path):
-        features = _together(files, [_features(file) for file in files])
+        features = _together(files, [_features(file, options) for file in files])
         schema = features.arrow_schema
         return cached_table(
-            "table", [READING, states], schema, lambda: chain.from_iterable(_batches(file, schema) for file in files)
+            "table",
+            [READING, states, astuple(options)],
+            schema,
+            lambda: chain.from_iterable(_batches(file, schema, options) for file in files),
         )
 
 
-def stream_tables(path: str, files: list[Path]) -> datasets.IterableDataset:
+def stream_tables(path: str, files: list[Path], options: TableOptions = GUESSED) -> datasets.IterableDataset:
     """As `read_tables`, but read each time anew; columns and types are those of the first rows of each file."""
     with _named(path):
-        features = _together(files, [_features(file, first=True) for file in files])
+        features = _together(files, [_features(file, options, first=True) for file in files])
     given = {"files": [str(file) for file in files], "path": path, "schema": features.arrow_schema}
-    return datasets.IterableDataset.from_generator(_rows, features=features, gen_kwargs=given)
+    return datasets.IterableDataset.from_generator(_rows, features=features, gen_kwargs=given | {"options": options})
 
 
-def first_row(file: Path) -> dict[str, Any]:
+def first_row(file: Path, options: TableOptions = GUESSED) -> dict[str, Any]:
     """The first row of a table; nothing if there is none, or none that can be read."""
     try:
-        return next(iter(stream_tables(str(file), [file])), {})
+        return next(iter(stream_tables(str(file), [file], options)), {})
     except ValueError:
         return {}
 
 
-def _rows(files: list[str], path: str, schema: pa.Schema) -> Iterator[dict[str, Any]]:
+def _rows(files: list[str], path: str, schema: pa.Schema, options: TableOptions) -> Iterator[dict[str, Any]]:
     with _named(path):
         for file in files:
-            for batch in _batches(Path(file), schema):
+            for batch in _batches(Path(file), schema, options):
                 yield from batch.to_pylist()
 
 
@@ -99,7 +103,7 @@ def _named(path: str) -> Iterator[None]:
         raise ValueError(f"path={path!r}: the data cannot be read: {error}") from error
 
 
-def _features(file: Path, first: bool = False) -> datasets.Features:
+def _features(file: Path, options: TableOptions, first: bool = False) -> datasets.Features:
     """The columns of a file; of JSON those of all rows, or of the first."""
     kind, packed = kind_of(file)
     if packed and kind in (".parquet", ".arrow"):
@@ -113,8 +117,9 @@ def _features(file: Path, first: bool = False) -> datasets.Features:
             with _open_arrow(file) as reader:
                 schema = reader.schema
         else:
-            with open_text(file) as stream:
-                schema = csv_schema(file, stream) if kind in (".csv", ".tsv") else json_schema(file, stream, first)
+            with open_text(file, options) as stream:
+                named = kind in (".csv", ".tsv")
+                schema = csv_schema(file, stream, options) if named else json_schema(file, stream, first)
     except UNREADABLE as error:
         raise _unreadable(file, error) from error
     if twice := sorted({name for name in schema.names if schema.names.count(name) > 1}):
@@ -137,7 +142,7 @@ def _features(file: Path, first: bool = False) -> datasets.Features:
     return datasets.Features.from_arrow_schema(schema)
 
 
-def _batches(file: Path, schema: pa.Schema) -> Iterator[Any]:
+def _batches(file: Path, schema: pa.Schema, options: TableOptions) -> Iterator[Any]:
     """Rows of a file with the columns of a schema, about `AT_ONCE` bytes at a time."""
     kind = kind_of(file)[0]
     try:
@@ -150,8 +155,8 @@ def _batches(file: Path, schema: pa.Schema) -> Iterator[Any]:
                 for batch in reader:
                     yield _fitted(file, batch, schema)
         else:
-            with open_text(file) as stream:
-                parts = csv_rows(file, stream) if kind in (".csv", ".tsv") else json_rows(file, stream)
+            with open_text(file, options) as stream:
+                parts = csv_rows(file, stream, options) if kind in (".csv", ".tsv") else json_rows(file, stream)
                 for batch in in_batches(parts, lambda part: part.size):
                     yield _table_of(file, batch, schema)
     except UNREADABLE as error:
@@ -161,7 +166,7 @@ def _batches(file: Path, schema: pa.Schema) -> Iterator[Any]:
 def _unreadable(file: Path, error: BaseException) -> BadFileError:
     hint = ""
     if isinstance(error, UnicodeError):
-        hint = "; expected text in UTF-8: save it so"
+        hint = "; save it as UTF-8, or say what it is: --data.table.encoding NAME"
     if isinstance(error, csv.Error):
         hint = "; a cell with a quotation mark is put between such, and those in it are doubled"
     return BadFileError(f"{file}: {type(error).__name__}: {error}{hint}")

@@ -14,11 +14,11 @@ import datasets
 import pyarrow as pa
 
 from lambda_seq.tasks.data.reading.cache import cached_table, in_batches, state_of
+from lambda_seq.tasks.data.reading.files import kind_of, open_binary
 from lambda_seq.tasks.data.reading.layout import NO_ROWS, classes_of, note_others, samples_by_split, visible_files
 from lambda_seq.tasks.data.reading.notes import note, some
 from lambda_seq.tasks.data.reading.sources import is_saved
 from lambda_seq.tasks.data.reading.tables import UNREADABLE, is_table
-from lambda_seq.tasks.data.reading.text_tables import kind_of, open_binary
 
 FILE = "text file"  # the column with the names of files
 

@@ -8,16 +8,10 @@ keeps and serves the table that results.
 
 from __future__ import annotations
 
-import bz2
 import csv
-import gzip
 import io
 import json
-import lzma
-import re
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,21 +19,9 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from lambda_seq.tasks.data.reading.cache import in_batches
+from lambda_seq.tasks.data.reading.dialects import GUESSED, TableOptions, dialect_of
+from lambda_seq.tasks.data.reading.files import BadFileError, kind_of
 from lambda_seq.tasks.data.reading.notes import note, some
-
-PACKED: dict[str, Callable[[str], Any]] = {
-    ".gz": gzip.open,
-    ".bz2": bz2.open,
-    ".xz": lzma.open,
-    ".zst": partial(pa.input_stream, compression="zstd"),
-}
-
-
-SEPARATOR = re.compile(r"\"?sep=(.)\"?\s*", re.IGNORECASE)
-
-
-class BadFileError(Exception):
-    """A file that cannot be read."""
 
 
 class Part(NamedTuple):
@@ -48,18 +30,6 @@ class Part(NamedTuple):
     line: int
     size: int  # bytes, about
     cells: dict[str, Any]
-
-
-def kind_of(file: Path) -> tuple[str, str]:
-    """The endings of a file that say its kind and its compression: ".csv" and ".gz" or ""."""
-    last = file.suffix.lower()
-    return (Path(file.stem).suffix.lower(), last) if last in PACKED else (last, "")
-
-
-def open_binary(file: Path) -> Any:
-    """A file's bytes, unpacked."""
-    unpack = PACKED.get(kind_of(file)[1])
-    return open(file, "rb") if unpack is None else unpack(str(file))
 
 
 def common(first: pa.DataType, second: pa.DataType) -> pa.DataType:
@@ -80,57 +50,39 @@ def _type_of(values: list[Any]) -> pa.DataType:
         return pa.string()
 
 
-def open_text(file: Path) -> io.TextIOWrapper:
-    """A file's text: UTF-8, or UTF-16 with its mark at the beginning, as spreadsheets write it."""
-    with open_binary(file) as stream:
-        wide = stream.read(2) in (b"\xff\xfe", b"\xfe\xff")
-    return io.TextIOWrapper(open_binary(file), encoding="utf-16" if wide else "utf-8-sig", newline="")
+def _opened(file: Path, stream: io.TextIOWrapper, options: TableOptions) -> tuple[list[str], Any]:
+    """Names of the columns of a csv or tsv file, and its rows as lists of cells.
 
-
-def _reader(file: Path, stream: io.TextIOWrapper) -> Any:
-    """The rows of a csv or tsv file as lists of cells; a semicolon or tab in place of commas is said."""
-    csv.field_size_limit(sys.maxsize)
-    separator = "\t" if kind_of(file)[0] == ".tsv" else ","
+    Raises:
+        BadFileError: several columns have the same name.
+    """
+    dialect = dialect_of(file, options)
     lines = filter(str.strip, stream)
-    header = next(lines, "")
-    if announced := SEPARATOR.fullmatch(header):  # a line that Excel reads, and not the header
-        separator, header = announced[1], next(lines, "")
-    elif separator == "," and "," not in header and (others := [sign for sign in ";\t|" if sign in header]):
-        separator = others[0]
-        note(f"{file}: its cells are taken to be separated by {separator!r}, as the first line has no comma")
-    return csv.reader(chain([header], stream), delimiter=separator, quoting=_quoting(file), strict=True)
-
-
-def _quoting(file: Path) -> Any:
-    """Of tsv files many know no quotation: it is left out where one would be malformed, which is said."""
-    if kind_of(file)[0] == ".tsv":
-        try:
-            with open_text(file) as stream:
-                for _ in csv.reader(stream, delimiter="\t", strict=True):
-                    pass
-        except csv.Error as error:
-            note(f"{file}: quotation marks are taken as parts of the cells, as they are not closed otherwise ({error})")
-            return csv.QUOTE_NONE
-    return csv.QUOTE_MINIMAL
-
-
-def _header(file: Path, rows: Any) -> list[str]:
+    if dialect.skipped:
+        next(lines, "")
+    first = next(lines, "")
+    rows = csv.reader(chain([first], stream), delimiter=dialect.separator, quoting=dialect.quoting, strict=True)
+    if not dialect.header:
+        width = len(next(csv.reader([first], delimiter=dialect.separator, quoting=dialect.quoting), []))
+        return [f"column {place}" for place in range(1, width + 1)], rows
     names = [name.strip() or f"column {place}" for place, name in enumerate(next(rows, []), 1)]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise BadFileError(f"{file}: its header names several columns {some(twice)}; give each a name of its own")
-    return names
+        raise BadFileError(
+            f"{file}: its header names several columns {some(twice)}; give each a name of its own, or, if its first "
+            "line is a row, --data.table.header false"
+        )
+    return names, rows
 
 
-def csv_schema(file: Path, stream: io.TextIOWrapper) -> pa.Schema:
+def csv_schema(file: Path, stream: io.TextIOWrapper, options: TableOptions = GUESSED) -> pa.Schema:
     """The columns that the header names, all of text."""
-    return pa.schema([(name, pa.string()) for name in _header(file, _reader(file, stream))])
+    return pa.schema([(name, pa.string()) for name in _opened(file, stream, options)[0]])
 
 
-def csv_rows(file: Path, stream: io.TextIOWrapper) -> Iterator[Part]:
-    """Rows of text, empty cells missing; lines without anything are left out, which is said of a single column."""
-    rows = _reader(file, stream)
-    names = _header(file, rows)
+def csv_rows(file: Path, stream: io.TextIOWrapper, options: TableOptions = GUESSED) -> Iterator[Part]:
+    """Rows of text, empty cells missing; lines without anything are left out."""
+    names, rows = _opened(file, stream, options)
     line = rows.line_num + 1
     short: list[int] = []
     bare: list[int] = []  # lines without anything
@@ -139,7 +91,7 @@ def csv_rows(file: Path, stream: io.TextIOWrapper) -> Iterator[Part]:
         if len(cells) > len(names) and any(cells[len(names) :]):
             raise BadFileError(
                 f"{file}, line {line}: {len(cells)} cells, but the header has {len(names)}; put cells that hold the "
-                "separator between quotation marks"
+                "separator between quotation marks, or give another one: --data.table.separator"
             )
         if not cells:
             bare.append(line)

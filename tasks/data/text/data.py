@@ -16,6 +16,7 @@ from lambda_seq.tasks.data.batches import Batch
 from lambda_seq.tasks.data.labels import Rows, name_rows
 from lambda_seq.tasks.data.module import ClassificationData
 from lambda_seq.tasks.data.reading.corpus import Corpus, DecodedTexts, Texts, sizes_of
+from lambda_seq.tasks.data.reading.dialects import TableOptions
 from lambda_seq.tasks.data.reading.documents import TextItems, find_text_column, pad
 from lambda_seq.tasks.data.reading.notes import note
 from lambda_seq.tasks.data.reading.text_files import file_names, has_text_files, load_text_files
@@ -63,6 +64,9 @@ class TextData(ClassificationData):
         split_seed: of the choice of the rows held out.
         predict_path: texts to predict instead of the test split, which need no labels: a file, or a folder of .txt
             files in any folders, whose names then are the ids.
+        table: how csv, tsv, jsonl and json files are written, where that is not to be guessed.
+        drop_incomplete: leave out rows without a label or with nothing in the column of texts, and say how many; they
+            are refused, or stay as empty texts otherwise.
     """
 
     def __init__(
@@ -85,6 +89,8 @@ class TextData(ClassificationData):
         test_fraction: float = 0.0,
         split_seed: int = 0,
         predict_path: str | None = None,
+        table: TableOptions = TableOptions(),  # noqa: B008 - frozen
+        drop_incomplete: bool = False,
     ) -> None:
         super().__init__(
             path,
@@ -96,6 +102,8 @@ class TextData(ClassificationData):
             test_fraction=test_fraction,
             split_seed=split_seed,
             predict_path=predict_path,
+            table=table,
+            drop_incomplete=drop_incomplete,
         )
         for name, number in (("max_length", max_length), ("pad_to_multiple", pad_to_multiple)):
             if number < 1:
@@ -120,11 +128,11 @@ class TextData(ClassificationData):
 
     def texts(self, rows: Rows) -> Texts:
         """The texts of some rows, as bytes, one at a time."""
-        return Texts(rows.table, self._column(rows), rows.indices)
+        return Texts(rows.table, self.content(rows.table), rows.indices)
 
     def sizes(self, rows: Rows) -> np.ndarray:
         """Bytes of the texts of some rows, (rows,)."""
-        return sizes_of(rows.table, self._column(rows))[rows.indices]
+        return sizes_of(rows.table, self.content(rows.table))[rows.indices]
 
     def measure(self) -> Facts:
         """Labels, vocabulary and greatest length."""
@@ -142,15 +150,19 @@ class TextData(ClassificationData):
     def keep(self, name: str) -> None:
         """Turn the texts of a split into ids, unless these are their bytes."""
         rows = self.split(name)
-        Corpus(rows.table, self._column(rows), self.tokens)
+        Corpus(rows.table, self.content(rows.table), self.tokens)
 
     def load_tables(self, path: str, subset: str | None = None, whole: bool = False) -> dict[str, datasets.Dataset]:
         """The splits found at a path, or with `whole` all texts as one; .txt files are texts, not lines of text."""
         return load_text_files(path, whole) if has_text_files(path) else super().load_tables(path, subset, whole)
 
+    def content(self, table: datasets.Dataset) -> str:
+        """The column of texts."""
+        return find_text_column(table, self.text_column, self.labelled_by or self.label_column)
+
     def rows_as_items(self, rows: Rows, split: str, *, training: bool = False) -> TextItems:
         """Tokens, (N,); in training those of the part or window that an epoch reads."""
-        corpus = Corpus(rows.table, self._column(rows), self.tokens)
+        corpus = Corpus(rows.table, self.content(rows.table), self.tokens)
         names = file_names(rows.table)
         if (empty := np.flatnonzero(corpus.lengths[rows.indices] == 0)).size:
             known = split in self.splits and rows.table is self.splits[split].table
@@ -166,13 +178,13 @@ class TextData(ClassificationData):
 
     def inputs(self, rows: Rows, split: str) -> tuple[list[str], Callable[[int], str]]:
         """Names of files, or numbers of rows, and the texts."""
-        texts = DecodedTexts(rows.table, self._column(rows))
+        texts = DecodedTexts(rows.table, self.content(rows.table))
         return texts.names, texts.__getitem__
 
     def training_ids(self) -> Iterator[Int[np.ndarray, " N"]]:
         """What is read at once of each training text; of one that is read in windows, or anywhere, each window."""
         rows = self.split("train")
-        corpus = Corpus(rows.table, self._column(rows), self.tokens)
+        corpus = Corpus(rows.table, self.content(rows.table), self.tokens)
         whole = self.part in ("random", "windows")
         reading = Reading(self.max_length, "start" if whole else self.part, self.stride)
         items = (WindowItems if whole else TextItems)(rows, corpus, reading)
@@ -203,6 +215,3 @@ class TextData(ClassificationData):
     @property
     def _padding(self) -> dict[str, Any]:
         return {"multiple": self.pad_to_multiple, "most": self.max_length, "value": self.tokens.pad}
-
-    def _column(self, rows: Rows) -> str:
-        return find_text_column(rows.table, self.text_column, self.label_column)

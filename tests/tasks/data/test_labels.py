@@ -99,6 +99,11 @@ def test_more_classes_than_half_of_the_rows_are_named(caplog):
     assert "20 classes of 20 training rows" in caplog.text
 
 
+def test_several_labels_in_a_cell_are_named(caplog):
+    encode_labels({"train": table(label=["news", "sport", "news; sport", "a;b"])}, "label", "several")
+    assert "several: news; sport seem to be several labels in a cell, and are classes of their own" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("test", "numbers"),
     [
@@ -126,7 +131,7 @@ def test_rows_of_test_without_labels(test, numbers):
         ({"train": named([-1, 1, -1, 0], ["a", "b"])}, r"2 of 4 rows have no label .*: row 0, row 2;"),
         (
             {"train": table(label=["", "a", " ", "b", None, ""])},
-            r"4 of 6 rows .*: row 0, row 2, row 4 and 1 more; label",
+            r"4 of 6 rows .*: row 0, row 2, row 4 and 1 more; 3 of them hold nothing at all; label",
         ),
         ({"train": table(label=[["a"], ["b", "c"]])}, r"holds .*, such as \['a'\]; expected one class"),
         ({"train": table(label=[{"name": "a"}, {"name": "b"}])}, "expected one class name or whole number a row"),

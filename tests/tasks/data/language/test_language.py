@@ -158,7 +158,7 @@ def test_python_has_its_library_with_it():
     assert "argparse.py" in names
     data = CorpusData(LIBRARY, length=128)
     assert len(data.documents("train")) <= len(found["train"])
-    assert data._column(found["train"]) == "text"
+    assert data.content(found["train"]) == "text"
 
 
 def test_binary_and_missing_texts(tmp_path):

@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from small_data import write_jsonl
 
+from lambda_seq.tasks.data.reading.dialects import open_text
 from lambda_seq.tasks.data.reading.sources import load_rows
 from lambda_seq.tasks.data.reading.tables import read_tables, stream_tables
-from lambda_seq.tasks.data.reading.text_tables import csv_rows, open_text
+from lambda_seq.tasks.data.reading.text_tables import csv_rows
 
 WORDS = ["null", "NA", "None", "nan", "N/A", "007", "1e5", "1.0", "True", "-", " x ", "2020-01-01", 'a "b", c\nd', "é"]
 
@@ -203,7 +204,11 @@ def test_packed_files(tmp_path, ending, pack, kind):
         ("a.csv", b'text,label\n"a,b\nc,d\n', r"a.csv: Error: unexpected end of data"),
         ("a.csv", b'text,label\n"a" b,c\n', r"a.csv: Error: .*quotation mark"),
         ("a.csv", b"text,text\na,b\n", r"its header names several columns text"),
-        ("a.csv", b"text,label\n\xe9,b\n", r"a.csv: UnicodeDecodeError.*UTF-8: save it so"),
+        (
+            "a.csv",
+            b"text,label\n\x81,b\n",
+            r"a.csv, line 2: its text is neither UTF-8 nor .*--data.table.encoding",
+        ),
         ("a.jsonl", b'{"a": 1}\n\n{"a": \n', r"a.jsonl, line 3: no JSON .*one object a line"),
         ("a.jsonl", b'[{"a": 1}]\n', r"a.jsonl, line 1: expected an object"),
         ("a.json", b'[{"a": 1},\n {"a": 2}', r"a.json: the list of rows does not end"),
@@ -211,7 +216,7 @@ def test_packed_files(tmp_path, ending, pack, kind):
         ("a.csv.gz", gzip.compress(b"text\n" + b"abc\n" * 50, mtime=0)[:-9], r"a.csv.gz: EOFError"),
         ("a.jsonl.gz", b"no archive", r"a.jsonl.gz: BadGzipFile"),
         ("a.parquet.gz", b"x", r"unknown kind of file|compressed within; unpack it"),
-        ("a.zip", b"x", r"unknown kind of file '.zip'; unpack it, or"),
+        ("a.zip", b"x", r"unknown kind of file '.zip'; unpack it; expected one of"),
     ],
 )
 def test_bad_files_are_named_with_their_line(tmp_path, name, content, message):

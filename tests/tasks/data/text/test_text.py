@@ -283,7 +283,7 @@ def test_columns_of_csv_that_are_no_texts(tmp_path):
     assert tokens_of(items) == ["fine", "bad", "NA"]
     assert tokens_of(TextData(str(tmp_path / "a.csv"), validation_fraction=0, text_column="id")) == ["007", "008", ""]
     stream = CorpusData(str(tmp_path / "a.csv"), validation_fraction=0, streaming=True, length=2)
-    assert stream._column(stream.splits["train"]) == "comment"
+    assert stream.content(stream.splits["train"]) == "comment"
     (tmp_path / "a.csv").write_text("stars,class\n1,y\n2,n\n")
     with pytest.raises(ValueError, match=r"no column chosen for text_column: .*--data.text_column NAME"):
         TextData(str(tmp_path / "a.csv"), validation_fraction=0).train_dataloader()

@@ -1,0 +1,1 @@
+"""What would be read of some data, before anything is trained: `lambda-seq data`."""

@@ -1,0 +1,163 @@
+"""Which configuration is for some data, by the files there are."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+from PIL import Image, UnidentifiedImageError
+
+from lambda_seq.inference.clips import SUFFIXES, read_header
+from lambda_seq.tasks.configurations import OPTIONS
+from lambda_seq.tasks.data.audio.tones import TONES
+from lambda_seq.tasks.data.images.numbers import holds_numbers, pixel_columns
+from lambda_seq.tasks.data.labels import LABEL_NAMES
+from lambda_seq.tasks.data.reading.columns import flat, like_classes
+from lambda_seq.tasks.data.reading.dialects import TableOptions
+from lambda_seq.tasks.data.reading.files import kind_of
+from lambda_seq.tasks.data.reading.layout import classes_of, samples_by_split, visible_files
+from lambda_seq.tasks.data.reading.pictures import is_picture
+from lambda_seq.tasks.data.reading.sources import DIGITS, is_saved, load_rows
+from lambda_seq.tasks.data.reading.tables import is_table
+
+PICTURES, CLIPS = "image_classification", "audio_classification"
+TEXTS, LANGUAGE = "text_classification", "language_modelling"
+COMMAND = "inspect"
+LOOKED = 20  # cells of a column
+
+
+def with_configuration(words: Sequence[str]) -> list[str]:
+    """A command line, of `lambda-seq data` with the configuration that its data are for, if it names none; said.
+
+    The word behind `data`, if that is no option, is the path: `lambda-seq data reviews.csv`. For the parser, in which
+    the data have an option of that name, the command is called "inspect".
+
+    Raises:
+        ValueError: no path is given, or nothing can be said of it; names the option to give.
+        FileNotFoundError: there is nothing at the path.
+    """
+    given = list(words)
+    if given[:1] not in (["data"], [COMMAND]):
+        return given
+    given[0] = COMMAND
+    if len(given) > 1 and not given[1].startswith("-"):
+        given += ["--data.path", given.pop(1)]  # behind the configuration, in which the class of the data is
+    if any(word.partition("=")[0] in (*OPTIONS, "--print_config", "--help", "-h") for word in given):
+        return given
+    path = _value(given, "path")
+    if not path:
+        raise ValueError("data.path: no data given to look at; name a file or a folder: lambda-seq data PATH")
+    header = _value(given, "table.header")
+    options = TableOptions(
+        encoding=_value(given, "table.encoding"),
+        separator=_value(given, "table.separator"),
+        header=None if header is None else header.casefold() in ("true", "yes", "1"),
+    )
+    name, why = guessed(path, _value(given, "label_column"), options)
+    print(f"configuration {name}, as {why}: lambda-seq fit --config {name} --data.path {path}\n")
+    return [given[0], "--config", name, *given[1:]]
+
+
+def guessed(path: str, label: str | None = None, options: TableOptions = TableOptions()) -> tuple[str, str]:  # noqa: B008 - frozen
+    """The name of a configuration for the data at a path, and why.
+
+    Args:
+        path: a file, a folder, or the name of generated data.
+        label: the column of labels, if it is known.
+        options: how tables are written.
+
+    Raises:
+        ValueError: there is nothing that can be read, or it is a name on the hub.
+        FileNotFoundError: there is nothing at the path.
+    """
+    known = {DIGITS: (PICTURES, "these are handwritten digits"), TONES: (CLIPS, "these are generated tones")}
+    if path in known:
+        return known[path]
+    place = Path(path).expanduser()
+    if not place.exists():
+        if "/" in path and not place.suffix and not path.startswith((".", "/", "~")):
+            raise ValueError(
+                f"config: none given, and path={path!r} is not on this machine, so that none can be guessed; give one, "
+                f"such as --config {TEXTS}, {PICTURES}, {CLIPS} or {LANGUAGE}"
+            )
+        raise FileNotFoundError(f"path={path!r}: no such file or folder (looked for {place.absolute()}); correct it")
+    alone = is_saved(place) or place.is_file()
+    files = [place] if alone else visible_files(place, lambda file: _kind(file) != "")
+    kinds = Counter(map(_kind, files))
+    if is_saved(place) or (kinds["table"] and not kinds[PICTURES] + kinds[CLIPS]):
+        return _of_table(flat(next(iter(load_rows(path, whole=True, options=options).values()))), label)
+    if not any(kinds[kind] for kind in (PICTURES, CLIPS, TEXTS)):
+        found = f"of kind {place.suffix!r}" if place.is_file() else "without a picture, a clip, a text or a table"
+        raise ValueError(
+            f"path={path!r}: {found}, nothing that can be read; expected pictures, clips, .txt files or tables "
+            "(parquet, jsonl, csv)"
+        )
+    most = max((PICTURES, CLIPS, TEXTS), key=lambda kind: kinds[kind])
+    if most != TEXTS:
+        return most, f"there are {kinds[most]} {'pictures' if most == PICTURES else 'clips'}"
+    texts = [file for file in files if _kind(file) == TEXTS]
+    folder = place if place.is_dir() else place.parent
+    labelled = any(classes_of(samples) for samples in samples_by_split(folder, texts).values())
+    found = f"there are {len(texts)} .txt files {'in' if labelled else 'without'} folders of classes"
+    return (TEXTS if labelled else LANGUAGE), found
+
+
+def _value(words: Sequence[str], option: str) -> str | None:
+    """The value of an option of the data."""
+    for place, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name in (f"--data.{option}", f"--data.init_args.{option}"):
+            return value if equals else next(iter(words[place + 1 : place + 2]), None)
+    return None
+
+
+def _kind(file: Path) -> str:
+    if is_picture(file):
+        return PICTURES
+    if file.suffix.lower() in SUFFIXES:
+        return CLIPS
+    return "table" if is_table(file) else TEXTS if kind_of(file)[0] == ".txt" else ""
+
+
+def _of_table(table: datasets.Dataset, label: str | None) -> tuple[str, str]:
+    for column, kind in table.features.items():
+        if isinstance(kind, datasets.Image) or holds_numbers(table, column):
+            return PICTURES, f"column {column!r} holds pictures"
+        if isinstance(kind, datasets.Audio):
+            return CLIPS, f"column {column!r} holds audio"
+        cells = table.select_columns(column).with_format("arrow")[:LOOKED].column(0).to_pylist()
+        found = {_of_cell(cell) for cell in cells} - {None}
+        if len(found) == 1 and (name := found.pop()):
+            return name, f"column {column!r} holds {'pictures' if name == PICTURES else 'audio'}, or names them"
+    if columns := pixel_columns(table, label):
+        return PICTURES, f"there are {len(columns)} columns of pixels"
+    names = [name for name in table.column_names if name.strip().casefold().rpartition(".")[2] in LABEL_NAMES]
+    alike = [label] if label else names or [name for name in table.column_names if like_classes(table, name)]
+    if alike:
+        return TEXTS, f"it is a table of texts with a column like {alike[0]!r} for labels"
+    return LANGUAGE, "it is a table of texts without a column of labels"
+
+
+def _of_cell(cell: Any) -> str | None:
+    """What a cell holds or names, if it is a picture or audio; "" if neither."""
+    if isinstance(cell, dict):
+        cell = cell.get("bytes") or cell.get("path")
+    if isinstance(cell, str):
+        kind = _kind(Path(cell)) if len(cell) < 1000 else ""
+        return kind if kind in (PICTURES, CLIPS) else ""
+    if not isinstance(cell, bytes):
+        return None if cell is None else ""
+    try:
+        with Image.open(io.BytesIO(cell)):
+            return PICTURES
+    except (UnidentifiedImageError, OSError):
+        pass
+    try:
+        read_header(cell)
+    except ValueError:
+        return ""
+    return CLIPS
