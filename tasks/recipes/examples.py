@@ -11,10 +11,10 @@ from lambda_seq.tasks.recipes.registry import RECIPES, Measured
 
 EXAMPLES: dict[str, dict[str, Measured]] = {
     "texts": {
-        "500 headlines, 60 bytes": texts.Texts(rows=500, median=60, long=90),
-        "1,800 articles, 2 kB": texts.Texts(rows=1_800, median=2_000, long=4_500),
-        "20,500 reviews, 1 kB": texts.Texts(rows=20_500, median=980, long=3_400),
-        "500 reports, 16 kB": texts.Texts(rows=500, median=16_000, long=60_000),
+        "500 headlines, 60 bytes": texts.Texts(rows=500, median=60, long=90, longest=140),
+        "1,800 articles, 2 kB": texts.Texts(rows=1_800, median=2_000, long=4_500, longest=25_000),
+        "20,500 reviews, 1 kB": texts.Texts(rows=20_500, median=980, long=3_400, longest=13_700),
+        "500 reports, 16 kB": texts.Texts(rows=500, median=16_000, long=60_000, longest=140_000),
     },
     "audio": {
         "2,400 digits, 8 kHz, 0.4 s": audio.Clips(rows=2_400, rate=8_000, median=0.42, long=0.7, longest=2.3),

@@ -38,6 +38,10 @@ class Reader:
         most: units that are read at once; longer texts are read in windows.
         at_once: units of a batch.
         multiple: of units that `data.max_length` is rounded up to.
+        whole: whether all texts are read whole, if `most` allows it, and not just 95 % of them: where positions cost
+            little, and the last ones say as much as the first.
+        bucket: whether texts of a batch are alike in length. That saves padding, but vectors that are added up learn
+            less of it: they are long where texts are.
         options: of the network, for all data; reasons of each are those of the reader.
         by_rows: other options of the network, by the number of rows.
         strides: of the stem, by the median number of units; None for a stem that has none.
@@ -52,6 +56,8 @@ class Reader:
     most: int
     at_once: int
     multiple: int = 64
+    whole: bool = False
+    bucket: bool = True
     options: dict[str, Any] = field(default_factory=dict)
     by_rows: dict[str, Steps[Any]] = field(default_factory=dict)
     strides: Steps[list[int]] | None = None
@@ -89,6 +95,8 @@ READERS = {
         unit="words",
         most=2_048,
         at_once=65_536,
+        whole=True,
+        bucket=False,
         options={"stem": "ngrams", "orders": [1, 2], "dim": 64, "pool": "sqrt", "block_norm": "none"},
         by_rows={"depth": ((None, 0),), "dropout": ((None, 0.0),), "token_dropout": ((None, 0.3),)},
         rate=0.002,
@@ -105,7 +113,7 @@ SAMPLE, SAMPLED = 200, 2**14  # texts in which words are counted, and bytes of e
 
 FUSED = "model.optimizer.fused"
 OPTIONS = (
-    *("data.tokenizer", "data.max_length", "data.part", "data.pad_to_multiple", "data.batch_size"),
+    *("data.tokenizer", "data.max_length", "data.part", "data.pad_to_multiple", "data.batch_size", "data.bucket"),
     *(f"model.options.{name}" for name in ("stem", "orders", "strides", "dim", "depth", "scope", "norm", "block_norm")),
     *(f"model.options.{name}" for name in ("pool", "dropout", "token_dropout")),
     *("model.label_smoothing", *OPTIMIZER, FUSED, "trainer.max_epochs", MONITOR),
@@ -117,18 +125,19 @@ class Texts(Measured):
     """Texts to train on.
 
     Attributes:
-        median, long: bytes of a text, of which half and 95 % of them have no more.
+        median, long, longest: bytes of a text, of which half, 95 % and all of them have no more.
         words: words and marks of a byte.
     """
 
     median: int = 1_000
     long: int = 3_000
+    longest: int = 10_000
     words: float = 0.2
 
     @property
     def sentence(self) -> str:
         """Rows, lengths and classes."""
-        lengths = f"median {self.median:,} bytes, 95 % up to {self.long:,}"
+        lengths = f"median {self.median:,} bytes, 95 % up to {self.long:,}, longest {self.longest:,}"
         return f"{self.rows:,} training texts, {lengths}, {classes_in_words(self)}"
 
     def units(self, reader: Reader, size: int) -> int:
@@ -143,9 +152,9 @@ def measure(data: TextData) -> Texts:
     sizes = data.sizes(rows)
     texts = [text[:SAMPLED] for text in data.texts(spread(rows, SAMPLE))]
     words = sum(len(WORD.findall(text.decode("utf-8", errors="replace"))) for text in texts)
-    median, long = np.quantile(sizes, [0.5, 0.95], method="higher").tolist()
+    median, long, longest = np.quantile(sizes, [0.5, 0.95, 1.0], method="higher").tolist()
     per_byte = max(words, 1) / max(sum(map(len, texts)), 1)
-    return Texts(**counted(data), median=median, long=long, words=per_byte)
+    return Texts(**counted(data), median=median, long=long, longest=longest, words=per_byte)
 
 
 def choose(texts: Texts) -> list[Choice]:
@@ -156,6 +165,8 @@ def choose(texts: Texts) -> list[Choice]:
     batch = batches(texts, BATCHES, longest, reader.at_once, reader.unit)
     options = [("stem", reader.options["stem"])]
     choices = [Choice("data.tokenizer", reader.tokenizer, why), *length, batch, *of_network(options, why)]
+    if not reader.bucket:
+        choices.append(Choice("data.bucket", False, f"sums over {reader.unit} learn more from mixed lengths"))
     if reader.strides is not None:
         median = texts.units(reader, texts.median)
         choices += of_network(
@@ -187,18 +198,20 @@ def _reader(texts: Texts) -> tuple[Reader, str]:
 
 
 def _length(texts: Texts, reader: Reader) -> list[Choice]:
-    """So much of a text that 95 % of them are read whole, or windows where that is too long for one piece."""
+    """As much as all texts have, or 95 % of them, at once; windows where those are too long for one piece."""
     long = texts.units(reader, texts.long)
     padding = [Choice("data.pad_to_multiple", reader.multiple, f"for {reader.unit}")] if reader.multiple != 64 else []
-    if long <= reader.most or "data.max_length" in texts.given:
-        length = math.ceil(long / reader.multiple) * reader.multiple
-        about = "" if reader.unit == "bytes" else "about "
-        return [
-            Choice("data.max_length", length, f"95 % of the texts have {about}{long:,} {reader.unit} or less"),
-            *padding,
-        ]
-    why = f"long texts have {long:,} {reader.unit}, of which {reader.most:,} are read at once"
-    return [Choice("data.max_length", reader.most, why), Choice("data.part", "windows", why), *padding]
+    if long > reader.most and "data.max_length" not in texts.given:
+        why = f"long texts have {long:,} {reader.unit}, of which {reader.most:,} are read at once"
+        return [Choice("data.max_length", reader.most, why), Choice("data.part", "windows", why), *padding]
+    longest = texts.units(reader, texts.longest)
+    about = "" if reader.unit == "bytes" else "about "
+    if reader.whole and longest > reader.most and "data.max_length" not in texts.given:
+        why = f"the longest text has {about}{longest:,} {reader.unit}, almost all have less"
+        return [Choice("data.max_length", reader.most, why), *padding]
+    share, length = ("all", longest) if reader.whole else ("95 %", long)
+    why = f"{share} of the texts have {about}{length:,} {reader.unit} or less"
+    return [Choice("data.max_length", math.ceil(length / reader.multiple) * reader.multiple, why), *padding]
 
 
 TEXTS = register(

@@ -54,7 +54,7 @@ def test_what_is_given_wins_and_the_rest_is_chosen(cli, stories):
     assert model["options"]["strides"] == [2, 2]
     assert model["label_smoothing"] == 0.1
     assert found["data"]["init_args"]["max_length"] == 128
-    assert said(result) == ["recipe texts: 32 training texts, median 44 bytes, 95 % up to 77, 2 classes"]
+    assert said(result) == ["recipe texts: 32 training texts, median 44 bytes, 95 % up to 77, longest 77, 2 classes"]
     assert choices(result)["model.options.strides"] == "[2, 2]"
     assert not {"data.batch_size", "model.options.dim", "trainer.max_epochs", "model.optimizer.lr"} & set(
         choices(result)

@@ -10,6 +10,7 @@ from lambda_seq.tasks.recipes.texts import OPTIONS, READERS, Texts, choose, meas
 
 
 def chosen(given=None, **measured):
+    measured = {"longest": measured.get("long", Texts.long)} | measured
     return {choice.option: choice.value for choice in choose(Texts(given=given or {}, **measured))}
 
 
@@ -31,6 +32,18 @@ def chosen(given=None, **measured):
         (
             {"rows": 20_500, "median": 980, "long": 3_400},
             {"data.max_length": 704, "data.batch_size": 32, "model.optimizer.lr": 0.002, "trainer.max_epochs": 4},
+        ),
+        (  # words cost little, so all texts are read whole
+            {"rows": 20_500, "median": 980, "long": 3_400, "longest": 8_000},
+            {"data.max_length": 1_600, "data.batch_size": 32},
+        ),
+        (  # but for the longest
+            {"rows": 20_500, "median": 980, "long": 3_400, "longest": 13_700},
+            {"data.max_length": 2_048, "data.batch_size": 32},
+        ),
+        (  # bytes cost more
+            {"rows": 20_500, "median": 980, "long": 3_400, "longest": 8_000, "words": 0.04},
+            {"data.max_length": 3_456},
         ),
         (  # some are too long to be read at once
             {"rows": 690, "median": 32_768, "long": 32_768},
@@ -75,6 +88,7 @@ def test_choices(measured, expected):
     assert {name: found.get(name) for name in expected} == expected
     assert ("data.part" in found) == ("data.part" in expected)
     assert ("model.options.strides" in found) == (found["data.tokenizer"] == "bytes")
+    assert ("data.bucket" in found) == (found["data.tokenizer"] == "words")
     assert ("model.optimizer.fused" in found) == (found["data.tokenizer"] == "words")
 
 
@@ -98,6 +112,7 @@ def test_what_follows_from_a_given_length():
 def test_steps_in_one_piece_where_gradients_can_be_clipped(precision):
     """Lightning clips no gradients of a fused optimizer in mixed precision."""
     found = chosen({"trainer.precision": precision} if precision else {}, rows=500)
+    assert ("data.bucket" in found) == (found["data.tokenizer"] == "words")
     assert ("model.optimizer.fused" in found) == (precision in ("bf16-true", None))
 
 
@@ -131,7 +146,7 @@ def test_texts_are_measured(tmp_path):
     plain = measure(TextData(str(file), validation_fraction=0))
     sizes = sorted(len(row["text"].encode()) for row in rows)
     assert plain.median == sizes[20]  # at least half of them have no more
-    assert plain.long == sizes[38]
+    assert (plain.long, plain.longest) == (sizes[38], sizes[39])
     assert plain.validation == 0
     assert plain.classes == (21, 19)
     assert 0.15 < plain.words < 0.35
@@ -142,5 +157,5 @@ def test_texts_are_measured(tmp_path):
 def test_texts_without_a_word_are_measured(tmp_path):
     file = write_jsonl(tmp_path / "texts.jsonl", [{"text": "", "label": label} for label in "ab" * 5])
     found = measure(TextData(str(file)))
-    assert (found.median, found.long) == (0, 0)
+    assert (found.median, found.long, found.longest) == (0, 0, 0)
     assert chosen(rows=9, median=0, long=0)["data.max_length"] == 64
