@@ -5,7 +5,8 @@ of one layer, one more token after a context, and a training step of a whole enc
 of its own, which may take --budget more than Python and torch: "out of memory" is really reached (Linux: RLIMIT_DATA, a
 limit of the private memory that a process maps; a GPU: torch's allocator), and a step over --limit is ended and called
 too slow. What lies beyond is predicted, and predictions are checked against what was measured. Results are compared
-with references before anything is timed.
+with references before anything is timed. What other programs take of the cores stands beside the figures; a cell that
+they disturb is measured again, once, and its time is marked ~ if it is disturbed again.
 
 Leaves in --out: memory_demo.png and .svg (the layer; _decode and _encoder for the others), .html with everything in it,
 .json, .csv and .md. Without options it takes less than two minutes. Ctrl-C keeps what was measured; --resume goes on.

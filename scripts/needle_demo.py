@@ -166,12 +166,11 @@ def report(recorder: Recorder, records: Sequence[Record], options: argparse.Name
             if record["status"] == "failed"
         ),
     ]
-    disturbed = [record for record in records if record.get("disturbed")]
-    if disturbed:
-        most = max(record["others"] for record in disturbed)
+    if shares := [record["others"] for record in records if record.get("others") is not None]:
+        line = f"Other programs took up to {max(shares):.0%} of the cores"
+        disturbed = sum(bool(record.get("disturbed")) for record in records)
         notes.append(
-            f"~ marks {len(disturbed)} trainings that made fewer steps in their time, as other programs took up to "
-            f"{most:.0%} of the cores"
+            f"{line}: ~ marks {disturbed} trainings that so made fewer steps in their time" if disturbed else line
         )
     show([Table(title, ("", *(f"{length:,}" for length in lengths)), tuple(rows))], notes, recorder)
     if any(record["status"] == "measured" for record in records):

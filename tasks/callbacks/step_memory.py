@@ -88,7 +88,10 @@ def longest_row(data: Any) -> int | None:
     """Positions of the longest training row as it is padded, if the data module knows the lengths."""
     if not hasattr(data, "lengths") or not hasattr(data, "split"):
         return None
-    lengths = data.lengths(data.split("train"))
+    rows = data.split("train")
+    lengths = data.lengths(rows)
+    if lengths is None:  # batches are not sorted by them
+        lengths = getattr(data.rows_as_items(rows, "train", training=True), "lengths", None)
     if lengths is None or not len(lengths):
         return None
     return padded_length(int(lengths.max()), getattr(data, "pad_to_multiple", 1), getattr(data, "max_length", None))

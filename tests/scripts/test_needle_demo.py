@@ -68,6 +68,20 @@ def test_a_disturbed_training_is_marked(monkeypatch):
     assert needle_demo.cell({"key": {"length": 64}, **needle_demo.measure(key("content", 64), limits)}) == "50.0 %"
 
 
+def test_the_load_stands_below_the_table(monkeypatch):
+    shown = []
+    monkeypatch.setattr(needle_demo, "show", lambda tables, notes, recorder: shown.append(notes[-1]))
+    options = needle_demo.parser().parse_args([])
+    for share in (0.1, 0.9):
+        one = {"key": key("content"), "status": "out of memory", "tested": 0, "others": share, "disturbed": share > 0.5}
+        needle_demo.report(None, [one], options)
+    assert shown[0] == "Other programs took up to 10% of the cores"
+    assert (
+        shown[1]
+        == "Other programs took up to 90% of the cores: ~ marks 1 trainings that so made fewer steps in their time"
+    )
+
+
 @pytest.mark.slow
 def test_out_of_memory_and_too_slow_are_reached():
     limits = Limits(2**26, 120, threads=1)

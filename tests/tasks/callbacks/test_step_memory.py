@@ -7,8 +7,9 @@ from small_data import QUIET, TINY_ENCODER, TINY_RESNET
 from torch import nn
 
 from lambda_seq.tasks.callbacks import step_memory
-from lambda_seq.tasks.callbacks.step_memory import MemoryNote, gib, waits_for_others
+from lambda_seq.tasks.callbacks.step_memory import MemoryNote, gib, longest_row, waits_for_others
 from lambda_seq.tasks.classification import Classification
+from lambda_seq.tasks.data import ImageData, TextData
 
 IMAGES = ("fit", "--config", "image_classification", "--data.batch_size=8", *TINY_RESNET)
 BRIEF = ("--trainer.max_steps=1", "--trainer.limit_val_batches=0", "--test_after_fit=false", "--export=false")
@@ -78,6 +79,14 @@ def test_what_is_shared_is_left_alone(monkeypatch):
     assert not waits_for_others(task)
     MemoryNote(True, shared=True).on_fit_start(trainer, task)
     MemoryNote(True).on_fit_start(SimpleNamespace(datamodule=None, is_global_zero=True), task)
+
+
+@pytest.mark.parametrize("bucket", [True, False])
+def test_rows_are_as_long_as_the_longest(stories, pictures, bucket):
+    data = TextData(str(stories), bucket=bucket, pad_to_multiple=16)
+    longest = max(len(batch["x"][0]) for batch in data.train_dataloader())
+    assert longest_row(data) == longest < data.max_length
+    assert longest_row(ImageData(str(pictures))) is None
 
 
 def test_sizes_in_words():
