@@ -14,6 +14,7 @@ import lambda_seq
 from lambda_seq.__main__ import COMMANDS, SHOWN, main, see_own_folder
 from lambda_seq.tasks import AT_ONCE, INSTALL, WHERE_NEEDED, cli
 from lambda_seq.tasks.configurations import configurations
+from lambda_seq.tasks.inspection import guessing
 
 
 def run(monkeypatch, capsys, *words):
@@ -42,7 +43,8 @@ def test_help_is_one_screen(monkeypatch, capsys, words, status):
 
 
 def test_commands_are_those_that_there_are():
-    assert set(COMMANDS) == {*cli.LambdaCLI.subcommands(), "configs"}
+    parsed = set(cli.LambdaCLI.subcommands()) - {guessing.COMMAND}  # which is called as
+    assert set(COMMANDS) == {*parsed, "data", "configs"}
 
 
 def test_configurations_are_listed_and_shown(monkeypatch, capsys):

@@ -90,7 +90,9 @@ PRIVATE = {
     "_forward_cache": Private("torchmetrics:Metric", METRICS, "Lightning logs it with each step"),
     "_update_count": Private("torchmetrics:Metric", ("tasks/figures.py",), "update_count can only be read"),
     "_fingerprint": Private(
-        "datasets:Dataset", ("tasks/data/reading/corpus.py",), "a hash of the rows would read all of them"
+        "datasets:Dataset",
+        ("tasks/data/reading/corpus.py", "tasks/data/images/numbers.py"),
+        "a hash of the rows would read all of them",
     ),
     "_average_model": Private(AVERAGING, AVERAGING_FILE, "no public way to begin an average with other weights"),
     "_latest_update_step": Private(AVERAGING, AVERAGING_FILE, "no public way to begin an average at another step"),
