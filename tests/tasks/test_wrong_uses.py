@@ -293,8 +293,8 @@ WRONG = {
         r"bath_size",
     ),
     "an option of the trainer that there is not": (
-        f"{BYTES} ok.csv --trainer.max_epoch 3",
-        r"max_epoch\b",
+        f"{BYTES} ok.csv --trainer.epochs 3",
+        r"trainer.epochs",
     ),
     "a command that there is not": (
         "fitt --config text_classification",

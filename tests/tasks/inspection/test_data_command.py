@@ -77,11 +77,8 @@ def test_a_path_alone_and_a_configuration_of_ones_own(cli, reviews):
 @pytest.mark.parametrize("options", [["--data.table.encoding", "cp1251"], ["--data.table.encoding=cp1251"]])
 def test_options_of_tables_count_for_the_guess(tmp_path, options):
     (tmp_path / "a.csv").write_bytes("text,label\nхорошо,да\nплохо,нет\n".encode("cp1251"))
-    assert with_configuration(["data", str(tmp_path / "a.csv"), *options])[:3] == [
-        "data",
-        "--config",
-        "text_classification",
-    ]
+    words = with_configuration(["data", str(tmp_path / "a.csv"), *options])
+    assert words == ["inspect", "--config", "text_classification", *options, "--data.path", str(tmp_path / "a.csv")]
 
 
 def test_nothing_to_look_at(tmp_path, capsys):

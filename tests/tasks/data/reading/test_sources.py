@@ -82,7 +82,7 @@ def test_a_hub_name_without_a_network(name):
 
 def test_an_unknown_kind_of_file(tmp_path):
     (tmp_path / "table.xlsx").write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"unknown kind of file '.xlsx'; expected .parquet"):
+    with pytest.raises(ValueError, match=r"unknown kind of file '.xlsx'; expected one of .parquet"):
         load_rows(str(tmp_path / "table.xlsx"))
 
 
