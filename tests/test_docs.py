@@ -5,7 +5,10 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
+import datasets
+import huggingface_hub
 import pytest
 from commands import finish, start
 from paths import ROOT
@@ -66,9 +69,24 @@ def test_other_blocks_are_python(page):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", trainings())
+@pytest.mark.parametrize("command", [line for line in trainings() if line.startswith("data ")])
+def test_data_commands_show_what_would_be_read(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{word} {other},{word}" for word in ("good", "bad") for other in "abcdefghij"]
+    Path("reviews.csv").write_text("\n".join(["text,label", *rows]), encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["lambda-seq", *shlex.split(command)])
+    cli.main()
+    shown = capsys.readouterr().out
+    assert re.search(r"^2 classes +train", shown, re.MULTILINE)
+    assert Path("outputs/text_classification/data.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [line for line in trainings() if not line.startswith("data ")])
 def test_training_commands_parse(command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)  # configurations are found by their names
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)  # recipes would ask for the data set, again and again
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(sys, "argv", ["lambda-seq", *shlex.split(command), "--print_config"])
     with pytest.raises(SystemExit) as end:
         cli.main()
