@@ -7,7 +7,7 @@ import torch
 
 from lambda_seq import create_model
 
-SMALL = {"dim": 16, "depth": 2, "heads": 2, "dim_key": 4, "scope": 5}
+SMALL = {"dim": 16, "depth": 1, "heads": 2, "dim_key": 4, "scope": 5}
 NETWORKS = {
     "encoder": ("lambda_encoder", SMALL),
     "encoder, batch norms behind convolutions": ("lambda_encoder", {**SMALL, "norm": "batch", "strides": [2]}),
@@ -30,14 +30,13 @@ def inputs(model, count):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_networks_compile_whole(name, backend):
+def test_networks_compile_whole(name):
     torch.manual_seed(0)
     torch._dynamo.reset()
     kind, options = NETWORKS[name]
     model = create_model(kind, **options).train()
-    compiled = torch.compile(copy.deepcopy(model), fullgraph=True, backend=backend)
+    compiled = torch.compile(copy.deepcopy(model), fullgraph=True, backend="aot_eager")
     for count in (8, 9):  # another size, which is compiled anew or not
         found, expected = (one(*inputs(model, count)) for one in (compiled, model))
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
