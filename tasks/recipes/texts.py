@@ -40,8 +40,6 @@ class Reader:
         multiple: of units that `data.max_length` is rounded up to.
         whole: whether all texts are read whole, if `most` allows it, and not just 95 % of them: where positions cost
             little, and the last ones say as much as the first.
-        bucket: whether texts of a batch are alike in length. That saves padding, but vectors that are added up learn
-            less of it: they are long where texts are.
         options: of the network, for all data; reasons of each are those of the reader.
         by_rows: other options of the network, by the number of rows.
         strides: of the stem, by the median number of units; None for a stem that has none.
@@ -57,7 +55,6 @@ class Reader:
     at_once: int
     multiple: int = 64
     whole: bool = False
-    bucket: bool = True
     options: dict[str, Any] = field(default_factory=dict)
     by_rows: dict[str, Steps[Any]] = field(default_factory=dict)
     strides: Steps[list[int]] | None = None
@@ -96,7 +93,6 @@ READERS = {
         most=2_048,
         at_once=65_536,
         whole=True,
-        bucket=False,
         options={"stem": "ngrams", "orders": [1, 2], "dim": 64, "pool": "sqrt", "block_norm": "none"},
         by_rows={"depth": ((None, 0),), "dropout": ((None, 0.0),), "token_dropout": ((None, 0.3),)},
         rate=0.002,
@@ -113,7 +109,7 @@ SAMPLE, SAMPLED = 200, 2**14  # texts in which words are counted, and bytes of e
 
 FUSED = "model.optimizer.fused"
 OPTIONS = (
-    *("data.tokenizer", "data.max_length", "data.part", "data.pad_to_multiple", "data.batch_size", "data.bucket"),
+    *("data.tokenizer", "data.max_length", "data.part", "data.pad_to_multiple", "data.batch_size"),
     *(f"model.options.{name}" for name in ("stem", "orders", "strides", "dim", "depth", "scope", "norm", "block_norm")),
     *(f"model.options.{name}" for name in ("pool", "dropout", "token_dropout")),
     *("model.label_smoothing", *OPTIMIZER, FUSED, "trainer.max_epochs", MONITOR),
@@ -165,8 +161,6 @@ def choose(texts: Texts) -> list[Choice]:
     batch = batches(texts, BATCHES, longest, reader.at_once, reader.unit)
     options = [("stem", reader.options["stem"])]
     choices = [Choice("data.tokenizer", reader.tokenizer, why), *length, batch, *of_network(options, why)]
-    if not reader.bucket:
-        choices.append(Choice("data.bucket", False, f"sums over {reader.unit} learn more from mixed lengths"))
     if reader.strides is not None:
         median = texts.units(reader, texts.median)
         choices += of_network(

@@ -88,7 +88,6 @@ def test_choices(measured, expected):
     assert {name: found.get(name) for name in expected} == expected
     assert ("data.part" in found) == ("data.part" in expected)
     assert ("model.options.strides" in found) == (found["data.tokenizer"] == "bytes")
-    assert ("data.bucket" in found) == (found["data.tokenizer"] == "words")
     assert ("model.optimizer.fused" in found) == (found["data.tokenizer"] == "words")
 
 
@@ -112,7 +111,6 @@ def test_what_follows_from_a_given_length():
 def test_steps_in_one_piece_where_gradients_can_be_clipped(precision):
     """Lightning clips no gradients of a fused optimizer in mixed precision."""
     found = chosen({"trainer.precision": precision} if precision else {}, rows=500)
-    assert ("data.bucket" in found) == (found["data.tokenizer"] == "words")
     assert ("model.optimizer.fused" in found) == (precision in ("bf16-true", None))
 
 

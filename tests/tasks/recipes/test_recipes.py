@@ -14,8 +14,7 @@ from lambda_seq.tasks.recipes.texts import Texts
 
 STEPS = ((300, 600), (1_000, 1_200), (None, 4_000))
 # What depends on options that recipes may not choose, as what was read before the choice is read no more
-READ_WITH = ("path", "subset", "label_column", "split_seed", "validation_fraction", "test_fraction", "verify")
-BUCKETED = "audio"  # whose `bucket` says how many headers are read
+READ_WITH = ("path", "subset", "label_column", "split_seed", "validation_fraction", "test_fraction", "verify", "bucket")
 
 
 def test_they_are_known_by_name():
@@ -35,8 +34,7 @@ def test_they_are_known_by_name():
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_what_is_read_depends_on_no_choice(recipe):
-    read_with = (*READ_WITH, *(["bucket"] if recipe.name == BUCKETED else []))
-    assert not {f"data.{name}" for name in read_with} & set(recipe.options)
+    assert not {f"data.{name}" for name in READ_WITH} & set(recipe.options)
     assert set(recipe.anywhere) <= {name.removeprefix("model.options.") for name in recipe.options}
 
 
