@@ -95,7 +95,7 @@ class Reports(Callback):
             return
         if self.table:
             Console().print(as_table(report))
-        if self.folder is None:
+        if self.folder is None or not (self.files or self.picture):
             return
         folder = Path(self.folder)
         folder.mkdir(parents=True, exist_ok=True)
