@@ -156,7 +156,7 @@ def test_fine_tuning_for_other_classes_and_another_size(cli, pictures, tmp_path,
         for index in range(count):
             Image.fromarray(np.full((12, 10, 3), index, np.uint8)).save(other / split / names[2] / f"{index}.png")
     for start in ("first/checkpoints/best.ckpt", "first/model"):
-        cli("fit", *shared, "--data.path", other, f"--model.init_from={start}", "--output_dir=second")
+        cli("fit", *shared, "--data.path", other, f"--model.init_from={start}", "--output_dir=second", "--overwrite")
     model = lambda_seq.from_pretrained("second/model")
     assert model.labels == list(names)
     table = next(weight for name, weight in model.named_parameters() if name.endswith("position.weight"))
