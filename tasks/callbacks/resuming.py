@@ -324,7 +324,8 @@ class Resuming(Callback):
     def _differing(self) -> list[str]:
         was: dict[str, Any] = self._was["options"]  # type: ignore[index]
         names = [name for name in dict.fromkeys((*was, *self.options)) if not name.startswith(SILENT)]
-        return [name for name in names if not same(was.get(name), self.options.get(name))]
+        new = {name for name in names if name not in was and self.options[name] is False}  # and off, as before it
+        return [name for name in names if name not in new and not same(was.get(name), self.options.get(name))]
 
     def _report_seed(self, trainer: Trainer) -> None:
         kept, given = getattr(trainer.datamodule, "seed", None), self.options.get(SEED)  # type: ignore[attr-defined]

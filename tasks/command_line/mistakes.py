@@ -18,6 +18,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from lambda_seq.tasks.checkpointing.options import class_at
+from lambda_seq.tasks.inspection.guessing import COMMAND as INSPECT
 
 KEY = re.compile(r'Parser key "([^"]*)"')
 CLASS = re.compile(r"""Problem with given class_path '([^']*)'|Namespace\(class_path='([^']*)'""")
@@ -25,13 +26,24 @@ REFUSED = re.compile(r"(?:Option|does not accept option) '([^']*)'(?: is not acc
 NO_CLASS = re.compile(r"Expected a dot import path string: (\S+)|module '([^']*)' has no attribute '([^']*)'")
 NO_MODULE = re.compile(r"No module named '([^']*)'")
 EXPECTED = re.compile(r"Expected a (?!path|dot)(?:<class '([^']*)'>|typing\.Literal\[(.*?)\](?=$|\.))", re.MULTILINE)
+NARROWED = re.compile(r"Not of type (\w+)")  # a number within bounds
 GIVEN = re.compile(r"(?:Given|Got) value: (.*)")
 CHOICE = re.compile(r"argument subcommand: invalid choice: '([^']*)' \(choose from (.*)\)")
 DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
 MOST_LINES = 6  # of a message that becomes one
 HELP = {"data": "--data.help", "model": "--model.help"}
 KINDS = {"data": "lambda_seq.tasks.data.base.Data", "model": "lambda_seq.tasks.training.Training"}
-PLAIN = {"NoneType": "null", "str": "text", "bool": "true or false", "int": "a whole number", "float": "a number"}
+PLAIN = {
+    "NoneType": "null",
+    "str": "text",
+    "bool": "true or false",
+    "int": "a whole number",
+    "float": "a number",
+    "PositiveInt": "a whole number above 0",
+    "NonNegativeInt": "a whole number of at least 0",
+    "PositiveFloat": "a number above 0",
+    "NonNegativeFloat": "a number of at least 0",
+}
 
 
 @dataclass
@@ -175,13 +187,14 @@ def _wrong_value(found: Found, parser: Any) -> str:
     """A value of another type than the option has."""
     given = GIVEN.findall(found.message)
     leaf = found.message[found.message.rfind('Parser key "') :]  # of the innermost option
-    kinds = EXPECTED.findall(leaf)
-    if not given or not kinds or not found.key:
+    kinds, narrowed = EXPECTED.findall(leaf), NARROWED.findall(leaf)
+    if not given or not (kinds or narrowed) or not found.key:
         return ""
     if len(KEY.findall(found.message)) > 1 and len(kinds) > 1:  # the last is what its class could be
         kinds = kinds[:-1]
     choices = [part.strip(" '\"") for _, literal in kinds if literal for part in literal.split(",")]
-    types = [PLAIN.get(kind, kind.rpartition(".")[2]) for kind, _ in kinds if kind]
+    names = [*narrowed, *(kind.rpartition(".")[2] for kind, _ in kinds if kind)]
+    types = [PLAIN.get(name, name) for name in names]
     types = [kind for kind in types if not (choices and kind == PLAIN["int"])]
     *others, last = dict.fromkeys([*choices, *types])
     wanted = f"{', '.join(others)} or {last}" if others else last
@@ -192,8 +205,9 @@ def _wrong_value(found: Found, parser: Any) -> str:
 def _missing(found: Found, parser: Any) -> str:
     """A command that is none, or lacks something."""
     if match := CHOICE.match(found.message):
-        near = nearest(match[1], re.findall(r"\w+", match[2]))
-        return f"{match[1]}: there is no such command{_meant(near)} Commands are {match[2].replace(chr(39), '')}"
+        commands = ["data" if name == INSPECT else name for name in re.findall(r"\w+", match[2])]
+        near = nearest(match[1], commands)
+        return f"{match[1]}: there is no such command{_meant(near)} Commands are {', '.join(commands)}"
     if found.message.startswith("the following arguments are required") and "data" in found.message:
         return (
             "neither data nor model: name a configuration, as in --config text_classification; lambda-seq configs "

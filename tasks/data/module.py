@@ -6,7 +6,6 @@ import zlib
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 
 import datasets
@@ -61,6 +60,7 @@ class ClassificationData(Data):
         self.left_out: dict[str, dict[str, np.ndarray]] = {}  # rows by split, and by what they lack
         self.labelled_by: str | None = None  # the column of labels, once it is found
         self._to_predict: Rows | None = None  # the test split with the rows that have no labels
+        self._named: tuple[str, Rows] | None = None  # `predict_path` and its rows
 
     @abstractmethod
     def rows_as_items(self, rows: Rows, split: str, *, training: bool = False) -> Dataset:
@@ -229,17 +229,20 @@ class ClassificationData(Data):
         rows, split = self._predicted
         return self._in_order(rows, split)
 
-    @cached_property
+    @property
     def _predicted(self) -> tuple[Rows, str]:
-        """The rows that are predicted, and what they are called."""
-        if self.predict_path is None:
+        """The rows that are predicted, and what they are called; read once, for their loader and for `known`."""
+        path = self.predict_path
+        if path is None:
             rows = self.split("test")
             return self._to_predict if self._to_predict is not None else rows, "test"
-        with named_predict_path():
-            table = to_predict(self.tables(self.predict_path, whole=True), self.predict_path)
-        return Rows(table, np.arange(len(table)), None), Path(self.predict_path).name
+        if self._named is None or self._named[0] != path:
+            with named_predict_path():
+                table = to_predict(self.tables(path, whole=True), path)
+            self._named = path, Rows(table, np.arange(len(table)), None)
+        return self._named[1], Path(path).name
 
-    @cached_property
+    @property
     def known(self) -> Known | None:
         """The inputs and true labels of the rows that are predicted; None of data that have no such."""
         rows, split = self._predicted

@@ -30,7 +30,8 @@ for name in (*trains, "PIL", "soundfile", "soxr"):
 for found in pkgutil.walk_packages(lambda_seq.__path__, "lambda_seq."):
     if found.name in ("lambda_seq.inference.pictures", "lambda_seq.inference.clips"):  # need Pillow, soundfile and soxr
         continue
-    if not found.name.startswith(("lambda_seq.tasks", "lambda_seq.functional.position.kernels.")):  # needs Triton
+    kernels = ("lambda_seq.functional.kernels.", "lambda_seq.functional.position.kernels.")  # need Triton
+    if not found.name.startswith(("lambda_seq.tasks", *kernels)):
         importlib.import_module(found.name)
 assert "site-packages" in lambda_seq.__file__
 y = LambdaLayer1d(16, heads=2, dim_key=4, scope=7)(torch.randn(2, 20, 16))
@@ -73,7 +74,14 @@ def test_a_tokenizer_is_missed_with_the_remedy(programs, tmp_path):
     )
 
 
-@pytest.mark.parametrize("words", [("fit", "--config", "digits"), ("--help",), ()], ids=["fit", "help", "nothing"])
+def test_help_needs_no_training(programs, tmp_path):
+    for words, code in ((("--help",), 0), ((), 2)):
+        shown, said = run(programs / "lambda-seq", *words, cwd=tmp_path, code=code)
+        assert shown.startswith("usage: lambda-seq COMMAND")
+        assert said == ""
+
+
+@pytest.mark.parametrize("words", [("fit", "--config", "digits"), ("configs",)], ids=["fit", "configs"])
 def test_training_is_missed_in_one_line(programs, tmp_path, words):
     for command in ([programs / "lambda-seq"], [programs / "python", "-m", "lambda_seq"]):
         shown, said = run(*command, *words, cwd=tmp_path, code=1)
