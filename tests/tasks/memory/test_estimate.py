@@ -41,15 +41,19 @@ def test_as_measured(facts, network, options):
     assert all(weight.grad is None for weight in task.parameters())
     batch, what = batch_like(facts, 32, None, CPU)
     assert found.what == what
-    step(task, {name: value[:2] for name, value in batch.items()})  # loads code
-    task.zero_grad()
+    step(task, batch)  # loads code, and makes what torch keeps for inputs of this size
     give_back_freed(at_once=True)
-    gc.collect()
-    peak = Peak()
-    step(task, batch)
-    measured = peak.read()[0]
+    peaks = []
+    for _ in range(5):
+        task.zero_grad()
+        gc.collect()
+        peak = Peak()
+        step(task, batch)
+        peaks.append(peak.read()[0])
     give_back_freed(at_once=False)
-    assert 0.7 * measured < found.total < 1.3 * measured
+    # What algorithms need while they run is no tensor of the trace; among other tests memory is in fragments, too
+    measured = sorted(peaks)[2]
+    assert 0.5 * measured < found.total < 1.1 * measured, peaks
 
 
 def step(task, batch):
