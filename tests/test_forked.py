@@ -100,7 +100,9 @@ def test_it_ends_as_a_command_ends(folder, options, code):
 
 
 def test_signals_reach_it(folder):
-    code = "import signal, time; print('ready', flush=True); time.sleep(60)"
+    # A process that a shell began in the background ignores Ctrl-C, and so do those that it starts
+    hears = "import signal, time; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{hears}; print('ready', flush=True); time.sleep(60)"
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
         with forked.Popen([sys.executable, "-c", code], env=environment(), stdout=-1, stderr=-1, text=True) as process:
             assert process.stdout.readline() == "ready\n"
