@@ -147,7 +147,7 @@ class AfterFit:
             *advice.of_training(self.points),
             *advice.of_fitting(self.points, compared),
             *(advice.of_classes(self._split) if self._split else []),
-            *advice.of_baselines(final, compared),
+            *advice.of_baselines(final, compared, self.made.recipe),
         ]
 
     def _callback(self, kind: type[Any]) -> Any:

@@ -101,16 +101,20 @@ def of_classes(report: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def of_baselines(final: Mapping[str, Any], compared: str | None) -> list[str]:
+def of_baselines(final: Mapping[str, Any], compared: str | None, recipe: str | None = None) -> list[str]:
     """A network that a fitted baseline, or a simple rule of the data, is better than.
 
     Args:
         final: figures by name.
         compared: the figure that a baseline is compared by; None for none.
+        recipe: that has chosen sizes and rates; None for none.
     """
     if compared not in BETTER:
         return []
     said = []
+    hint = "Try a --recipe, which chooses sizes and rates by the data, or more --trainer.max_epochs"
+    if recipe:
+        hint = f"Recipe {recipe} has chosen sizes and rates; more rows may help, or take the baseline"
     for name, theirs in final.items():
         stage, _, rest = name.partition("/baseline_")
         rules = rest == compared or (compared == "accuracy" and rest not in (*OTHERS, "majority"))
@@ -118,8 +122,5 @@ def of_baselines(final: Mapping[str, Any], compared: str | None) -> list[str]:
         if not rest or not rules or own is None or (own - theirs) * BETTER[compared] > 0:
             continue
         words = compared.replace("_", " ")
-        said.append(
-            f"not above the baseline: {words} {shown(own)}, and {name} {shown(theirs)}. Try a --recipe, which chooses "
-            "sizes and rates by the data, or more --trainer.max_epochs"
-        )
+        said.append(f"not above the baseline: {words} {shown(own)}, and {name} {shown(theirs)}. {hint}")
     return said

@@ -85,6 +85,8 @@ def test_a_baseline_that_is_not_reached():
     (said,) = advice.of_baselines(final | {"test/baseline_majority": 0.9}, "accuracy")
     assert "not above the baseline: accuracy 0.700, and test/baseline_accuracy 0.800" in said
     assert "--recipe" in said
+    (said,) = advice.of_baselines(final, "accuracy", "texts")
+    assert said.endswith("Recipe texts has chosen sizes and rates; more rows may help, or take the baseline")
     assert advice.of_baselines(final | {"test/accuracy": 0.81}, "accuracy") == []
     assert len(advice.of_baselines({"val/accuracy": 0.1, "val/baseline_chance": 0.5}, "accuracy")) == 1  # of the data
     bits = {"test/bits_per_byte": 2.0, "test/baseline_bits_per_byte": 2.5}
