@@ -13,7 +13,7 @@ from lambda_seq.functional import triton_content, triton_scan  # noqa: F401  # r
 from lambda_seq.functional.operators import channels_last, without_autocast
 from lambda_seq.functional.reference import inverse_root
 from lambda_seq.functional.scan import ScanState, scan
-from lambda_seq.functional.summaries import PART, recorded, summary
+from lambda_seq.functional.summaries import PART, even, recorded, summary
 
 
 def content(
@@ -72,12 +72,13 @@ def apply(
 def _by_parts(queries: Tensor, lambdas: Tensor, bias: Tensor | None) -> Tensor:
     """queries @ lambdas + bias, by parts of the rows: so the gradient of the lambdas is a sum of sums."""
     rows = queries.shape[1]
-    whole = rows - rows % PART
-    if recorded() or whole < 2 * PART:
+    if recorded() or rows < 2 * PART:
         # With a bias in one go: one large temporary less than a sum of two outputs
         return torch.bmm(queries, lambdas) if bias is None else torch.baddbmm(bias, queries, lambdas)
-    parts = [tensor[:, :whole].reshape(-1, PART, tensor.shape[-1]) for tensor in (queries, bias) if tensor is not None]
-    repeated = lambdas.repeat_interleave(whole // PART, 0)  # (B · parts, K, V)
+    part = even(rows)
+    whole = rows - rows % part
+    parts = [tensor[:, :whole].reshape(-1, part, tensor.shape[-1]) for tensor in (queries, bias) if tensor is not None]
+    repeated = lambdas.repeat_interleave(whole // part, 0)  # (B · parts, K, V)
     output = torch.bmm(parts[0], repeated) if bias is None else torch.baddbmm(parts[1], parts[0], repeated)
     output = output.view(queries.shape[0], whole, -1)
     if whole == rows:

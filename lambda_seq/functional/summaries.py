@@ -9,7 +9,7 @@ are one operator, `lambda_seq::summary`, which chooses when it runs, and compute
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -78,7 +78,8 @@ def plain_backward(
 
 def products(weights: Float[Tensor, "B U M K"], value: Float[Tensor, "B U M V"]) -> Float[Tensor, "B U K V"]:
     """weights.mT @ value by parts of the positions, as one product may add up all of them one after another."""
-    rest = weights.shape[2] % PART
+    part = even(weights.shape[2])
+    rest = weights.shape[2] % part
     if recorded() or rest == weights.shape[2]:
         return weights.mT @ value
     last: Tensor | float = 0.0
@@ -86,7 +87,7 @@ def products(weights: Float[Tensor, "B U M K"], value: Float[Tensor, "B U M V"])
         sizes = (weights.shape[2] - rest, rest)
         (weights, last_weights), (value, last_value) = weights.split(sizes, 2), value.split(sizes, 2)
         last = last_weights.mT @ last_value
-    parts = weights.unflatten(2, (-1, PART)).mT @ value.unflatten(2, (-1, PART))  # (B, U, M / PART, K, V)
+    parts = weights.unflatten(2, (-1, part)).mT @ value.unflatten(2, (-1, part))  # (B, U, M / part, K, V)
     return parts.sum(2) + last
 
 
@@ -97,6 +98,13 @@ def greatest(key: Float[Tensor, "B U M K"]) -> Float[Tensor, "B U 1 K"]:
         return key.amax(2, keepdim=True)
     rows = key[:, :, : key.shape[2] - rest].unflatten(2, (-1, ROWS)).amax(2)  # (B, U, ROWS, K)
     return torch.maximum(rows, key[:, :, -ROWS:]).amax(2, keepdim=True)
+
+
+@lru_cache
+def even(count: int) -> int:
+    """Size of parts: near PART, without a rest where that can be, as a rest is copied."""
+    near = (size for size in range(PART // 2, 2 * PART) if count % size == 0)
+    return min(near, key=lambda size: abs(size - PART), default=PART)
 
 
 def recorded() -> bool:
