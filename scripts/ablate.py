@@ -25,7 +25,7 @@ from itertools import product
 
 from benchmarks.recording import Record, Recorder
 from benchmarks.reporting import Table, show
-from evidence.trainings import add_options, by_variant, scored, split_arguments, train_all
+from evidence.trainings import add_options, by_variant, scored, split_arguments, spread, train_all
 
 from lambda_seq.tasks.configurations import configuration
 
@@ -129,12 +129,6 @@ def row(name: str, records: Sequence[Record], base: dict[int, Record], tested: b
         f"{statistics.fmean(record['seconds'] for record in records):,.0f}",
         str(len(records)),
     )
-
-
-def spread(values: Sequence[float], sign: str = "-") -> str:
-    """0.9213 of one seed, 0.9213 ± 0.0021 of several: their mean and standard deviation."""
-    mean = f"{statistics.fmean(values):{sign}.4f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.4f}"
 
 
 def parser() -> argparse.ArgumentParser:

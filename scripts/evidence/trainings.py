@@ -48,6 +48,17 @@ def add_options(command: argparse.ArgumentParser, work: str, *, embedded: bool =
         "--path", required=not embedded, help=f"the data, as --data.path{' (of the configuration)' if embedded else ''}"
     )
     add("--seeds", type=int, nargs="+", default=[0], metavar="SEED", help="%(default)s")
+    add_places(command, work)
+
+
+def add_places(command: argparse.ArgumentParser, work: str) -> None:
+    """Options of where and by how many threads is trained.
+
+    Args:
+        command: to add them to.
+        work: name of the folder for the trainings.
+    """
+    add = command.add_argument
     add("--threads", type=int, default=1, help="of torch (%(default)s)")
     add("--out", type=Path, default=ROOT / "scripts" / "results", help="folder for the table (scripts/results)")
     add("--work", type=Path, default=Path("outputs") / work, help="folder for the trainings (%(default)s)")
@@ -65,6 +76,7 @@ def train_all(
     report: Report,
     *,
     enough: Callable[[Record], bool] = lambda record: True,
+    machine: Mapping[str, Any] | None = None,
 ) -> int:
     """Train each variant with each seed; 0, 1 if a training failed, 2 if nothing could begin, 130 after Ctrl-C.
 
@@ -78,11 +90,12 @@ def train_all(
         measure: what is kept of a folder with a training in it.
         report: shows and writes what there is, after each training.
         enough: whether a record that there is has all that is asked for; of others the training goes on.
+        machine: that all records are of; default: this one.
     """
     try:
         text = options.config.read_text(encoding="utf-8")
-        machine = describe(options.threads, "cpu")
-        recorder = Recorder(options.out / file, command, machine, resume=not options.fresh)
+        described = describe(options.threads, "cpu") if machine is None else dict(machine)
+        recorder = Recorder(options.out / file, command, described, resume=not options.fresh)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -211,3 +224,9 @@ def percent(values: Sequence[float]) -> str:
     """92.1 % of one seed, 92.1 ± 0.2 % of several: their mean, and half of their range."""
     mean, spread = 100 * statistics.fmean(values), 50 * (max(values) - min(values))
     return f"{mean:.2f} %" if len(values) == 1 else f"{mean:.2f} ± {spread:.2f} %"
+
+
+def spread(values: Sequence[float], sign: str = "-") -> str:
+    """0.9213 of one seed, 0.9213 ± 0.0021 of several: their mean and standard deviation."""
+    mean = f"{statistics.fmean(values):{sign}.4f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.4f}"

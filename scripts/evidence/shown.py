@@ -1,0 +1,76 @@
+"""Networks whose figures the documentation shows: data, configuration, and what a person would try first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+UNMIXED = ("--model.options.content=false", "--model.options.scope=1", "--model.options.position=table")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A network that is trained, tested and compared.
+
+    Attributes:
+        name: of the network, in words.
+        pack: folder or file of its data, below that of all data.
+        data: what they are.
+        config: name of the configuration.
+        options: of `lambda-seq fit`, beside the configuration.
+        seeds: of the trainings that are tested.
+        first: test figure of a person's first try on the same split, and what that was; None where it is not known.
+        unmixed: options that leave the lambda layers no more than each position by itself; None where there are none.
+    """
+
+    name: str
+    pack: str
+    data: str
+    config: str
+    options: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0, 1, 2)
+    first: tuple[float, str] | None = None
+    unmixed: tuple[str, ...] | None = UNMIXED
+
+
+AUDIO = "log-mel statistics, logistic regression"
+WORDS = "TF-IDF of words, logistic regression"
+SHOWN = (
+    Shown(
+        "spoken digits",
+        "fsdd",
+        "Free Spoken Digit Dataset, raw 8 kHz; 2,400 / 300 / 300 clips",
+        "spoken_digits",
+        first=(0.967, AUDIO),
+    ),
+    Shown(
+        "speech commands",
+        "arabic_speech_commands_10",
+        "Arabic speech commands, 10 words by other speakers in each split, raw 16 kHz; 900 / 300 / 300 clips",
+        "speech_commands",
+        first=(0.847, AUDIO),
+    ),
+    Shown(
+        "reviews",
+        "imdb",
+        "IMDB reviews; 20,500 / 2,500 / 25,000",
+        "text_classification",
+        first=(0.872, WORDS),
+        unmixed=None,
+    ),
+    Shown(
+        "novelists",
+        "novels31",
+        "31 novelists, other novels in each split; 690 / 111 / 228 windows of 32,768 characters",
+        "text_classification",
+        first=(0.838, WORDS),
+        unmixed=None,
+    ),
+    Shown(
+        "proposals",
+        "peps",
+        "Python Enhancement Proposals, 3 uneven kinds, up to 120 kB; 507 / 74 / 150",
+        "text_classification",
+        first=(0.853, WORDS),
+        unmixed=None,
+    ),
+)

@@ -1,0 +1,178 @@
+"""The networks that the documentation shows, trained and tested again: python scripts/trained_networks.py --data FOLDER
+
+Each is trained with some seeds and tested once with each, beside the baseline that `lambda-seq baseline` fits to the
+same rows, and beside the same network whose lambda layers see no other position, of which validation figures are
+compared. FOLDER has a folder of each data set; evidence/shown.py says which, and with which options.
+
+    python scripts/trained_networks.py --data ../data --only "spoken digits" --seeds 0
+
+A run that was interrupted goes on where it was when the command is given again. Records are kept in scripts/results/,
+and the table of docs/results.md is made of them; --table makes it without training. Arguments after -- go to
+`lambda-seq fit`, and make other recipes of the networks: their records stand apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.machine import describe
+from benchmarks.recording import Record, Recorder
+from benchmarks.reporting import Table, show
+from evidence.shown import SHOWN, Shown
+from evidence.trainings import ROOT, add_places, scored, split_arguments, spread, train_all
+
+from lambda_seq.tasks.configurations import configuration
+
+FILE = "trained_networks.json"
+PAGE = ROOT / "docs" / "results.md"
+PLACE = re.compile(r"(?<=<!-- trained networks -->\n)(?s:.*?)(?=<!-- end -->)")
+COLUMNS = (
+    *("network", "configuration", "parameters", "s", "test", "seeds"),
+    *("a first try", "our baseline", "validation", "without mixing"),
+)
+NOTE = (
+    "Test and validation figures are the mean ± standard deviation over seeds, of the checkpoint that validation "
+    "called best; s is the time of a training with its validation, on a core that other programs shared. Without "
+    "mixing, the lambda layers see no other position; one seed."
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train and compare; 0, 1 if a training failed, 2 if nothing could begin, 130 after Ctrl-C."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    own, passed = split_arguments(given)
+    options = parser().parse_args(own)
+    chosen = [one for one in SHOWN if not options.only or one.name in options.only]
+    if options.table:
+        records = options.out / FILE
+        if not records.is_file():
+            return refuse(f"--out {options.out}: there is no {FILE}, whose records the table is made of")
+        write_page(json.loads(records.read_text(encoding="utf-8"))["records"], options.page)
+        return 0
+    missing = [str(options.data / one.pack) for one in chosen if not (options.data / one.pack).exists()]
+    if missing:
+        return refuse(f"--data {options.data}: there is no {', '.join(missing)}; --only leaves others out")
+    codes = [0]
+    for one in chosen:
+        for name, seeds, extra in trainings(one, options.seeds):
+            config = {"config": configuration(one.config), "path": str(options.data / one.pack), "seeds": seeds}
+            each = argparse.Namespace(**vars(options) | config)
+            codes.append(train(each, [*one.options, *passed], given, name, extra))
+            options.fresh = False
+            if codes[-1] in (2, 130):
+                return codes[-1]
+    return max(codes)
+
+
+def train(options: argparse.Namespace, passed: Sequence[str], given: Sequence[str], name: str, extra: list[str]) -> int:
+    """Train a network with each seed, and keep what it comes to, with the machine that its seconds are of."""
+    machine = describe(options.threads, "cpu")
+    command = ["python", "scripts/trained_networks.py", *given]
+    return train_all(
+        options,
+        passed,
+        FILE,
+        command,
+        "network",
+        {name: extra},
+        lambda folder: measured(folder) | {"machine": machine},
+        report,
+        machine={"device": "cpu"},
+    )
+
+
+def refuse(why: str) -> int:
+    """Say why nothing could begin; the exit status."""
+    print(f"error: {why}", file=sys.stderr)
+    return 2
+
+
+def trainings(shown: Shown, seeds: Sequence[int] | None) -> list[tuple[str, list[int], list[str]]]:
+    """What is trained of a network: a name, seeds, and options beside those of its recipe."""
+    seeds = list(seeds or shown.seeds)
+    found = [(shown.name, seeds, ["--test_after_fit=true", "--baseline=true"])]
+    if shown.unmixed is not None:
+        found.append((unmixed(shown.name), seeds[:1], [*shown.unmixed, "--test_after_fit=false"]))
+    return found
+
+
+def unmixed(name: str) -> str:
+    """Name of a network whose lambda layers see no other position."""
+    return f"{name}, without mixing"
+
+
+def measured(folder: Path) -> Record:
+    """What a training has left, with the figure of its baseline on the test split, None where there is none."""
+    found = scored(folder)
+    name = found["metric"].partition("/")[2]
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return found | {"baseline": summary.get(f"test/baseline_{name}")}
+
+
+def report(recorder: Recorder, options: argparse.Namespace, recipe: str, failed: Sequence[str]) -> None:
+    """Print the table, and write it beside the records and into the page."""
+    show([Table("Trained networks", COLUMNS, rows(recorder.records))], [NOTE, *failed], recorder)
+    write_page(recorder.records, options.page)
+
+
+def rows(records: Sequence[Record]) -> tuple[tuple[str, ...], ...]:
+    """A row for each network that has records, of the recipe that was trained last."""
+    found = []
+    for shown in SHOWN:
+        own, without = (newest(records, name) for name in (shown.name, unmixed(shown.name)))
+        if own:
+            found.append(row(shown, own, without))
+    return tuple(found)
+
+
+def newest(records: Sequence[Record], name: str) -> list[Record]:
+    """Records of a network, of the recipe of its last one."""
+    own = [record for record in records if record["key"]["network"] == name]
+    return [record for record in own if record["key"]["recipe"] == own[-1]["key"]["recipe"]]
+
+
+def row(shown: Shown, own: Sequence[Record], without: Sequence[Record]) -> tuple[str, ...]:
+    """A network's line of the table."""
+    configuration = " ".join([shown.config, *shown.options])
+    return (
+        f"{shown.name}: {shown.data}",
+        f"`{configuration}`",
+        f"{own[0]['parameters']:,}",
+        f"{statistics.fmean(record['seconds'] for record in own):,.0f}",
+        spread([record["test"] for record in own]),
+        " ".join(str(record["key"]["seed"]) for record in own),
+        "" if shown.first is None else f"{shown.first[0]:.3f} ({shown.first[1]})",
+        "" if own[0]["baseline"] is None else f"{own[0]['baseline']:.3f}",
+        spread([record["validation"] for record in own]),
+        spread([record["validation"] for record in without]) if without else "",
+    )
+
+
+def write_page(records: Sequence[Record], page: Path) -> None:
+    """Put the table between the two marks of a page."""
+    table = Table("Trained networks", COLUMNS, rows(records)).markdown()
+    text = page.read_text(encoding="utf-8")
+    page.write_text(PLACE.sub(lambda _: f"\n{table}\n\n{NOTE}\n\n", text), encoding="utf-8")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = command.add_argument
+    add("--data", type=Path, default=Path("../data"), help="folder of the data sets (%(default)s)")
+    add("--only", nargs="+", choices=[one.name for one in SHOWN], metavar="NAME", help="only these networks")
+    add("--table", action="store_true", help="make the table of the records there are")
+    add("--page", type=Path, default=PAGE, help="that has the table (docs/results.md)")
+    add("--seeds", type=int, nargs="+", metavar="SEED", help="in place of those of each network")
+    add_places(command, "trained_networks")
+    return command
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""The networks that the documentation shows: what is trained, and the table that is made of the records."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+import trained_networks
+from evidence.shown import SHOWN, UNMIXED
+from paths import ROOT
+
+from lambda_seq.models import create_model
+from lambda_seq.tasks.configurations import configuration
+
+PAGE = "before\n<!-- trained networks -->\nold\n<!-- end -->\nafter\n"
+
+
+@pytest.fixture
+def command(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(PAGE)
+    for one in SHOWN:
+        (tmp_path / "data" / one.pack).mkdir(parents=True)
+    places = {"data": "data", "out": "results", "work": "work", "page": "page.md"}
+    return [word for name, place in places.items() for word in (f"--{name}", str(tmp_path / place))]
+
+
+@pytest.fixture
+def given(monkeypatch):
+    """Options of the trainings that would have run."""
+    found = []
+
+    def run(fit, **options):
+        found.append(fit)
+        return SimpleNamespace(returncode=0)
+
+    def measured(folder):
+        seed = int(folder.name.rsplit("-", 2)[1])
+        figures = {"metric": "val/accuracy", "validation": 0.9, "test": 0.8 + seed / 10, "baseline": 0.7}
+        return figures | {"parameters": 1234, "epochs": 2, "seconds": 60.0}
+
+    monkeypatch.setattr("evidence.trainings.subprocess", SimpleNamespace(run=run))
+    monkeypatch.setattr(trained_networks, "measured", measured)
+    return found
+
+
+def test_seeds_are_tested_and_one_is_without_mixing(command, given, tmp_path):
+    command = [*command, "--only", "spoken digits", "--seeds", "0", "2", "--", "--trainer.max_epochs=1"]
+    assert trained_networks.main(command) == 0
+    tested, without = given[:2], given[2:]
+    assert [any(f"--seed_everything={seed}" in fit for fit in tested) for seed in (0, 2)] == [True, True]
+    assert all({"--test_after_fit=true", "--baseline=true", "--trainer.max_epochs=1"} <= set(fit) for fit in tested)
+    assert len(without) == 1
+    assert {"--seed_everything=0", "--test_after_fit=false", *UNMIXED} <= set(without[0])
+    line = "| `spoken_digits` | 1,234 | 60 | 0.9000 ± 0.1414 | 0 2 | 0.967 (log-mel statistics, logistic regression) "
+    text = (tmp_path / "page.md").read_text()
+    assert line + "| 0.700 | 0.9000 ± 0.0000 | 0.9000 |" in text
+    assert text.startswith("before\n<!-- trained networks -->\n")
+    assert text.endswith("<!-- end -->\nafter\n")
+    assert "old" not in text
+
+    (tmp_path / "page.md").write_text(PAGE)
+    given.clear()
+    assert trained_networks.main([*command[: command.index("--only")], "--table"]) == 0
+    assert (tmp_path / "page.md").read_text() == text
+    assert trained_networks.main(command) == 0
+    assert not given  # all is there
+
+
+def test_what_cannot_begin(command, tmp_path, capsys):
+    (tmp_path / "data" / "fsdd").rmdir()
+    assert trained_networks.main(command) == 2
+    assert f"there is no {tmp_path / 'data' / 'fsdd'}; --only leaves others out" in capsys.readouterr().err
+    assert trained_networks.main([*command, "--table"]) == 2
+    assert "there is no trained_networks.json, whose records the table is made of" in capsys.readouterr().err
+
+
+def test_the_documentation_has_the_table_of_the_records(tmp_path):
+    records = ROOT / "scripts" / "results" / trained_networks.FILE
+    page = tmp_path / "results.md"
+    page.write_text(trained_networks.PAGE.read_text(encoding="utf-8"), encoding="utf-8")
+    trained_networks.write_page(json.loads(records.read_text(encoding="utf-8"))["records"], page)
+    assert page.read_text(encoding="utf-8") == trained_networks.PAGE.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("shown", SHOWN, ids=lambda shown: shown.name)
+def test_they_can_be_made(shown):
+    assert configuration(shown.config).is_file()
+
+
+def test_without_mixing_positions_do_not_meet():
+    chosen = dict(option.removeprefix("--model.options.").split("=") for option in UNMIXED)
+    options = {"content": chosen["content"] == "true", "scope": int(chosen["scope"]), "position": chosen["position"]}
+    network = create_model("lambda_encoder", stem="features", in_channels=3, dim=8, depth=2, num_classes=2, **options)
+    x = torch.randn(1, 9, 3, requires_grad=True)
+    network.eval().features(x)[0][:, 4].square().sum().backward()
+    assert x.grad.abs().sum(-1).nonzero()[:, 1].tolist() == [4]
