@@ -6,6 +6,7 @@ from lambda_seq.models.model import Model, from_pretrained
 from lambda_seq.models.registry import accepted_options, create_model, list_models, register_model
 from lambda_seq.models.sequence.encoder import LambdaEncoder
 from lambda_seq.models.sequence.language_model import LambdaLM
+from lambda_seq.models.sequence.pieces import backward_in_pieces
 from lambda_seq.models.sequence.streaming import state_bytes
 from lambda_seq.models.vision import family as family  # registers the names
 from lambda_seq.models.vision.resnet import LambdaResNet
@@ -18,6 +19,7 @@ __all__ = [
     "Model",
     "TieredLambdaResNet",
     "accepted_options",
+    "backward_in_pieces",
     "count_flops",
     "create_model",
     "from_pretrained",
