@@ -140,11 +140,12 @@ def newest(records: Sequence[Record], name: str) -> list[Record]:
 def row(shown: Shown, own: Sequence[Record], without: Sequence[Record]) -> tuple[str, ...]:
     """A network's line of the table."""
     configuration = " ".join([shown.config, *shown.options])
+    timed = [record["seconds"] for record in own if record["seconds"] is not None]
     return (
         f"{shown.name}: {shown.data}",
         f"`{configuration}`",
         f"{own[0]['parameters']:,}",
-        f"{statistics.fmean(record['seconds'] for record in own):,.0f}",
+        f"{statistics.fmean(timed):,.0f}" if timed else "",
         spread([record["test"] for record in own]),
         " ".join(str(record["key"]["seed"]) for record in own),
         "" if shown.first is None else f"{shown.first[0]:.3f} ({shown.first[1]})",

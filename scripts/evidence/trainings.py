@@ -191,7 +191,7 @@ def scored(folder: Path, metric: str | None = None) -> Record:
         "test": tested.get(f"test/{metric.partition('/')[2]}"),
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "epochs": last["epoch"] + 1,
-        "seconds": timers[0]["time_elapsed"]["train"],
+        "seconds": timers[0]["time_elapsed"]["train"] if timers else None,  # other commands do not time
     }
 
 
