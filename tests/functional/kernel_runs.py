@@ -16,9 +16,11 @@ from unittest import mock
 import pytest
 import torch
 from problems import make, relative
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from lambda_seq import functional as LF
-from lambda_seq.functional import calibration, launching, triton_content, triton_scan
+from lambda_seq.functional import calibration, launching, operators, summing, triton_content, triton_scan
 from lambda_seq.functional.algorithm import REGISTRIES
 from lambda_seq.functional.position import triton_lambdas, triton_weights
 from lambda_seq.functional.position.registry import REGISTRY
@@ -102,7 +104,8 @@ def compare(name, options, dtype, device="cpu", rows=None, programs=PROGRAMS):
     inputs, exact, plain = expected(options, dtype, device)
     found = run(inputs, name, rows, programs)
     if inputs.mask is None:  # else they are multiplied by it
-        for key, tensor in found.items():  # as results of all algorithms lie in memory
+        # As results of all algorithms lie in memory; a content lambda beside is of torch's operations
+        for key, tensor in ((key, tensor) for key, tensor in found.items() if key != "key" or name == "content"):
             assert (tensor if key == "embedding" else tensor.movedim(1, -2)).is_contiguous(), key
     return {key: (relative(found[key], exact[key]), relative(plain[key], exact[key])) for key in exact}
 
@@ -171,6 +174,39 @@ def only_kernels():
             change.stop()
 
 
+def passes(name, options, device="cpu"):
+    """Operations of torch in a forward pass that read or write a tensor as large as the output."""
+    inputs = make(**{"dtype": torch.float32, "device": device} | options)
+    found, size = [], inputs.grad.numel()
+
+    class Mode(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            given = function(*args, **(kwargs or {}))
+            tensors = [x for x in tree_leaves((args, given)) if isinstance(x, torch.Tensor)]
+            if any(x.numel() == size for x in tensors) and function.name() not in FREE:
+                found.append(function.name())
+            return given
+
+    with tiny(), torch.no_grad(), mock.patch.object(operators, "_watched", return_value=False), Mode():
+        inputs.run(name)
+    return found
+
+
+# These read nothing of a tensor: memory for it, with NaN in it for the tests, views, what the interpreter hands back
+FREE = {
+    f"aten::{name}"
+    for name in (
+        "new_empty",
+        "empty.memory_format",
+        "fill_.Scalar",
+        "permute",
+        "view",
+        "squeeze.dim",
+        "set_.source_Storage_storage_offset",
+    )
+}
+
+
 def hidden_row(options, device="cpu"):
     """The greatest numbers of output and gradients of a content lambda of which a row of the batch is masked whole."""
     inputs = make(**{"scope": None, "dtype": torch.float32, "device": device, "hidden": 0.4} | options)
@@ -184,15 +220,15 @@ def hidden_row(options, device="cpu"):
     return {name: tensor[1].abs().max().item() for name, tensor in found.items()}
 
 
-def trials(part, dtype, device="cpu"):
-    """What `calibrate` would find of the kernels of a part, in all its shapes: faults in words, "" for none."""
+def trials(part, dtype, device="cpu", some=slice(None)):
+    """What `calibrate` would find of the kernels of a part, in some of its shapes: faults in words, "" for none."""
     registry, place = REGISTRIES[part], torch.device(device)
     with tiny():
         return [
             calibration.wrong(algorithm, registry.case(shape, place, dtype), dtype)
             for algorithm in registry.values()
             if not algorithm.trusted
-            for shape in registry.right
+            for shape in registry.right[some]
             if device == "cuda" or shape.X < LONG
         ]
 
@@ -209,6 +245,7 @@ def products(name, options):
         done.clear()
         inputs.run_with_gradients(name)
         sizes = Problem.of(inputs.query, None, inputs.value, inputs.embedding, **inputs.options).sizes
+        sizes = sizes._replace(content=inputs.key is not None)
         counts = [REGISTRY[name].count(sizes, backward)[0].products for backward in (False, True)]
     return counts, [forward, sum(done)]
 
@@ -290,10 +327,13 @@ def compiled(capability, dtype, *, H, K, V, Y, RY, RX, X=5000):
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_CACHE_DIR", folder)
         patch.setenv("PTXAS_OPTIONS", "--opt-level 1")
+        patch.setattr(summing, "launch", compile_only)
+        lambdas = torch.empty(2, K, V, device="meta")
         for module in (triton_weights, triton_lambdas):
             patch.setattr(module, "launch", compile_only)
-            module.forward(query, value, embedding, sizes)
-            module.backward(grad, query, value, embedding, sizes)
+            for given in ((), (lambdas,)):
+                module.forward(query, value, embedding, sizes, *given)
+                module.backward(grad, query, value, embedding, sizes, *given)
         for part, module in CONTENT.items():
             patch.setattr(module, "launch", compile_only)
             width, depth = (min(K, 32), min(V, 64)) if part == "scan" else (K, V)  # the largest that it is for

@@ -34,7 +34,7 @@ def sum_up(
     top = tl.full((KP,), FILL, tl.float32)
     norm, total = tl.zeros((KP,), tl.float32), tl.zeros((KP, VP), tl.float32)
     for tile in range(part * share, tl.minimum((part + 1) * share, tiles)):
-        first = tile * ROWS
+        first = tl.cast(tile, tl.int64) * ROWS  # rows of an image with all its heads may be more than int32 counts
         live = first + tl.arange(0, ROWS) < N
         place = (b * N + first) * U + u
         keys = load_tile(key + place * K, rows * K, live, K, FILL, KP)
