@@ -56,7 +56,7 @@ def one(key: Record) -> Record:
     capability = int(key["capability"].replace(".", ""))
     dtype, shape = getattr(torch, key["dtype"]), SHAPES[key["shape"]]
     outcome = outcome_of(lambda: compiled(capability, dtype, shape, tuple(key["parts"]), key["quick"]))
-    found = {"status": outcome.status, "message": outcome.message, "kernels": outcome.value or []}
+    found: Record = {"status": outcome.status, "message": outcome.message, "kernels": outcome.value or []}
     limit = SHARED[key["capability"]]
     large = [name for name, shared, *_ in found["kernels"] if shared > limit]
     return {**found, "status": "does not fit", "message": f"{large}: over {limit}"} if large else found

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, redirect_stdout
+from dataclasses import dataclass, replace
 from io import StringIO
 from types import ModuleType
 from typing import Any
@@ -23,7 +24,6 @@ from lambda_seq.functional.problem import Sizes
 
 KINDS = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16"}
 CONTENT = {"content": triton_content, "scan": triton_scan}  # modules of kernels, by their registry
-KERNELS = 14
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,10 @@ def missing() -> str:
     return "" if os.path.isfile(path) else f"Triton brings no ptxas: {path}"
 
 
-def compiled(capability: int, dtype: torch.dtype, shape: Shape, parts: tuple[str, ...], quick: bool) -> list[Any]:
-    """Of each kernel in each form that is launched: its name, bytes of shared memory of a program, and, unless quick,
-    registers of a thread and bytes that it spills.
+def compiled(capability: int, dtype: torch.dtype, shape: Shape, parts: Sequence[str], quick: bool) -> list[Any]:
+    """Of each form of a kernel that is launched: name, bytes of shared memory, registers of a thread, bytes it spills.
+
+    The last two are left out if quick.
 
     Args:
         capability: of the device, 90 for 9.0.
@@ -71,66 +72,83 @@ def compiled(capability: int, dtype: torch.dtype, shape: Shape, parts: tuple[str
         parts: "position", "content", "scan".
         quick: take the last step, from which registers come and not shared memory, without optimisation.
     """
-    forms = _Forms(capability, dtype, quick)
-    with _launching(forms):
-        if "position" in parts:
-            _positions(shape, dtype)
-        for part, module in CONTENT.items():
-            if part in parts:
-                _content(part, module, shape, dtype)
-    return list(forms.found.values())
+    found = _Compiled(dtype, capability, quick)
+    _launch(found, shape, parts)
+    return list(found.forms.values())
+
+
+def forms(dtype: torch.dtype, shape: Shape, lengths: Iterable[int]) -> Counter[str]:
+    """In how many forms each kernel is launched, and so would be compiled, for inputs of these lengths."""
+    found = _Forms(dtype)
+    for length in lengths:
+        _launch(found, replace(shape, X=length), ("position", *CONTENT))
+    return Counter(found.forms.values())
 
 
 class _Forms:
-    """What stands in for `launch`: a kernel is compiled once in each of its forms, and not run."""
+    """What stands in for `launch`: the forms in which kernels are launched, which are compiled each by itself."""
 
-    def __init__(self, capability: int, dtype: torch.dtype, quick: bool) -> None:
-        self.capability, self.dtype, self.quick = capability, dtype, quick
-        self.found: dict[str, Any] = {}
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.forms: dict[str, Any] = {}
 
     def __call__(
         self, kernel: Any, programs: int, tensors: Any, numbers: Any, num_warps: int, **constants: Any
     ) -> None:
-        """As a launch does: numbers that are 1 are constants, and what 16 divides is known to be so."""
-        from triton.backends.compiler import GPUTarget
-        from triton.compiler import ASTSource, compile
-
+        """As a launch does: numbers that are 1 are constants, and what 16 divides is known to be so, if kernels ask."""
         names, given = kernel.arg_names, dict(zip(kernel.arg_names, [*tensors, *numbers], strict=False))
-        ones = {name: 1 for name, one in given.items() if not isinstance(one, Tensor) and one == 1}
+        asked = {parameter.name for parameter in kernel.params if not parameter.do_not_specialize}
+        ones = {name: 1 for name, one in given.items() if name in asked and not isinstance(one, Tensor) and one == 1}
         constants = {**constants, "DOT": launching.operands(self.dtype), **ones}
         signature, aligned = {}, {}
         for index, name in enumerate(names):
             one = given.get(name)
             kind = KINDS[one.dtype] if isinstance(one, Tensor) else "i32"
             signature[name] = "constexpr" if name in constants else kind
-            if name not in constants and (isinstance(one, Tensor) or given[name] % 16 == 0):
+            if name in asked - constants.keys() and (isinstance(one, Tensor) or given[name] % 16 == 0):
                 aligned[(index,)] = [["tt.divisibility", 16]]
-        key = f"{kernel.fn.__module__}.{kernel.fn.__name__} {signature} {constants} {aligned}"
-        if key in self.found:
-            return
-        options = launching.OPTIONS | {"num_warps": num_warps}
-        source = ASTSource(kernel, signature, constants, aligned)
-        with redirect_stdout(StringIO()) as log:
-            done = compile(source, target=GPUTarget("cuda", self.capability, 32), options=options)
         name = f"{kernel.fn.__module__.removeprefix('lambda_seq.functional.')}.{kernel.fn.__name__}"
-        self.found[key] = [name, done.metadata.shared, *([] if self.quick else _registers(log.getvalue()))]
+        key = f"{name} {signature} {constants} {aligned}"
+        if key not in self.forms:
+            self.forms[key] = self.made(name, num_warps, kernel, signature, constants, aligned)
+
+    def made(self, name: str, num_warps: int, *source: Any) -> Any:
+        """What is kept of a form."""
+        return name
 
 
-@contextmanager
-def _launching(launch: _Forms) -> Iterator[None]:
-    """Launches go there, and what they compile is not kept."""
+class _Compiled(_Forms):
+    """Forms, compiled and not run."""
+
+    def __init__(self, dtype: torch.dtype, capability: int, quick: bool) -> None:
+        super().__init__(dtype)
+        self.capability, self.quick = capability, quick
+
+    def made(self, name: str, num_warps: int, *source: Any) -> Any:
+        """Name, bytes of shared memory, registers and what they spill."""
+        from triton.backends.compiler import GPUTarget
+        from triton.compiler import ASTSource, compile
+
+        options = launching.OPTIONS | {"num_warps": num_warps}
+        with redirect_stdout(StringIO()) as log:
+            done = compile(ASTSource(*source), target=GPUTarget("cuda", self.capability, 32), options=options)
+        return [name, done.metadata.shared, *([] if self.quick else _registers(log.getvalue()))]
+
+
+def _launch(forms: _Forms, shape: Shape, parts: Sequence[str]) -> None:
+    """All launches for a problem go there; what they compile is not kept."""
     modules = (summing, triton_weights, triton_lambdas, *CONTENT.values())
-    with tempfile.TemporaryDirectory() as folder:
-        patches: list[Any] = [mock.patch.object(module, "launch", launch) for module in modules]
-        options = {"PTXAS_OPTIONS": "--opt-level 1"} if launch.quick else {"TRITON_DUMP_PTXAS_LOG": "1"}
-        patches.append(mock.patch.dict(os.environ, TRITON_CACHE_DIR=folder, **options))
-        for patch in patches:
-            patch.start()
-        try:
-            yield
-        finally:
-            for patch in patches:
-                patch.stop()
+    options = {"PTXAS_OPTIONS": "--opt-level 1"} if getattr(forms, "quick", True) else {"TRITON_DUMP_PTXAS_LOG": "1"}
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        stack.enter_context(mock.patch.dict(os.environ, TRITON_CACHE_DIR=folder, **options))
+        for module in modules:
+            stack.enter_context(mock.patch.object(module, "launch", forms))
+        if "position" in parts:
+            _positions(shape, forms.dtype)
+        for part, module in CONTENT.items():
+            if part in parts:
+                _content(part, module, shape, forms.dtype)
 
 
 def _positions(shape: Shape, dtype: torch.dtype) -> None:

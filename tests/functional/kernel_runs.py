@@ -1,4 +1,4 @@
-"""What a process with Triton does for the tests: run kernels beside the definition, or compile them for a GPU.
+"""What a process with Triton does for the tests: run kernels beside the definition.
 
 Triton reads as it is imported whether to interpret kernels, so processes of their own do both.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
 from multiprocessing import get_context
@@ -20,11 +19,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lambda_seq import functional as LF
-from lambda_seq.functional import calibration, launching, operators, summing, triton_content, triton_scan
+from lambda_seq.functional import calibration, launching, operators
 from lambda_seq.functional.algorithm import REGISTRIES
 from lambda_seq.functional.position import triton_lambdas, triton_weights
 from lambda_seq.functional.position.registry import REGISTRY
-from lambda_seq.functional.problem import Problem, Sizes
+from lambda_seq.functional.problem import Problem
 
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="Triton is not installed: pip install triton"
@@ -277,71 +276,3 @@ def counting():
 
     with mock.patch.object(InterpreterBuilder, "create_dot", counted):
         yield done
-
-
-# For GPUs
-
-
-def no_compiler() -> str:
-    """Why nothing can be compiled here, "" if it can."""
-    from triton import knobs
-
-    path = knobs.nvidia.ptxas.path
-    return "" if os.path.isfile(path) else f"Triton brings no ptxas: {path}"
-
-
-def compiled(capability, dtype, *, H, K, V, Y, RY, RX, X=5000):
-    """(kernel, bytes of shared memory of a program) of all kernels, compiled as launched.
-
-    The last step, from which registers come and not shared memory, is taken without optimisation: that takes minutes.
-    """
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource, compile
-
-    sizes = Sizes(2, H, 1, K, V, Y, X, RY, RX, (RY // 2, RX // 2))
-    grad, query, value = (torch.empty(2, C, Y, X, D, device="meta", dtype=dtype) for C, D in ((H, V), (H, K), (1, V)))
-    embedding = torch.empty(1, K, RY, RX, device="meta", dtype=dtype)
-    found = {}
-
-    def compile_only(kernel, programs, tensors, numbers, num_warps, **constants):
-        """As a launch does: numbers that are 1 are constants, and what 16 divides is known to be so."""
-        options = launching.OPTIONS | {"num_warps": num_warps}
-        names = kernel.arg_names
-        given = dict(zip(names, [*tensors, *numbers], strict=False))
-        ones = [name for name, one in given.items() if not isinstance(one, torch.Tensor) and one == 1]
-        constants = constants | {"DOT": launching.operands(dtype)} | dict.fromkeys(ones, 1)
-        kinds = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float64: "*fp64"}
-        signature, aligned = {}, {}
-        for index, name in enumerate(names):
-            tensor = isinstance(given.get(name), torch.Tensor)
-            signature[name] = "constexpr" if name in constants else kinds[given[name].dtype] if tensor else "i32"
-            if name not in constants and (tensor or given[name] % 16 == 0):
-                aligned[(index,)] = [["tt.divisibility", 16]]
-        key = kernel, str(signature), str(constants), str(aligned)
-        if key in found:
-            return
-        source = ASTSource(kernel, signature, constants, aligned)
-        done = compile(source, target=GPUTarget("cuda", capability, 32), options=options)
-        found[key] = f"{kernel.fn.__module__}.{kernel.fn.__name__}", done.metadata.shared
-
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRITON_CACHE_DIR", folder)
-        patch.setenv("PTXAS_OPTIONS", "--opt-level 1")
-        patch.setattr(summing, "launch", compile_only)
-        lambdas = torch.empty(2, K, V, device="meta")
-        for module in (triton_weights, triton_lambdas):
-            patch.setattr(module, "launch", compile_only)
-            for given in ((), (lambdas,)):
-                module.forward(query, value, embedding, sizes, *given)
-                module.backward(grad, query, value, embedding, sizes, *given)
-        for part, module in CONTENT.items():
-            patch.setattr(module, "launch", compile_only)
-            width, depth = (min(K, 32), min(V, 64)) if part == "scan" else (K, V)  # the largest that it is for
-            shape = REGISTRIES[part].right[0]._replace(B=2, H=H, U=1, K=width, V=depth, X=X)
-            case = REGISTRIES[part].case(shape, torch.device("meta"), dtype)
-            module.forward(*case.tensors, case.option)
-            module.backward(*case.grads, *case.tensors, case.option)
-    return list(found.values())
-
-
-CONTENT = {"content": triton_content, "scan": triton_scan}  # modules of kernels

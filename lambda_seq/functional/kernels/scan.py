@@ -29,7 +29,7 @@ from lambda_seq.functional.kernels.tiles import finite, load_state, load_tile, s
 LIMIT = tl.constexpr(53.0)  # 0.6 · log of the greatest float32
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("parts",))
 def carry(
     sums, norms, tops, first_sums, first_norm, first_top, out_sums, out_norms, out_tops, last_sums, last_norm, last_top,
     K, V, parts, REVERSE: tl.constexpr, SOFTMAX: tl.constexpr, VP: tl.constexpr, DOT: tl.constexpr,
@@ -153,7 +153,7 @@ def _causal(products, CHUNK: tl.constexpr, HEADS: tl.constexpr):
     return tl.where(n[:, None] >= m[None, :], products, 0.0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("u", "N", "length", "parts"))
 def scan(
     query, key, value, output, sums, norms, tops, u, H, U, K, V, N, length, parts,
     NORM: tl.constexpr, CHUNK: tl.constexpr, HEADS: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr,
@@ -185,7 +185,7 @@ def scan(
         first += count
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("u", "N", "length", "parts"))
 def grad_query(
     query, key, value, grad, output, logs, falls, sums, norms, tops, u, H, U, K, V, N, length, parts,
     NORM: tl.constexpr, CHUNK: tl.constexpr, HEADS: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr,
@@ -243,7 +243,7 @@ def _beyond(logs, falls, start, index, live, U, K, NORM: tl.constexpr, CHUNK: tl
     return lasting, falling
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("N", "length", "parts"))
 def sum_up_queries(
     query, grad, logs, falls, sums, norms, tops, H, U, K, V, N, length, parts,
     NORM: tl.constexpr, CHUNK: tl.constexpr, HEADS: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr,
@@ -276,7 +276,7 @@ def sum_up_queries(
     store_state(sums, norms, tops, total, norm, top, tl.program_id(0).to(tl.int64), K, V, KP, VP)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("N", "length", "parts"))
 def grad_context(
     query, key, value, grad, logs, falls, grad_key, grad_value, sums, norms, tops, H, U, K, V, N, length, parts,
     NORM: tl.constexpr, CHUNK: tl.constexpr, HEADS: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr,

@@ -83,7 +83,7 @@ def _grad_lambdas(
     return total.to(DOT)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("X", "blocks", "share", "shares"))
 def apply(
     rows, value, embedding, content, output, H, U, K, V, Y, X, RY, RX, top, left, blocks, share, shares, width,
     BLOCK: tl.constexpr, COLUMNS: tl.constexpr, HEADS: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr,
@@ -128,7 +128,7 @@ def apply(
                 tl.store(output + start * V + place[:, None] * V + columns[None, :], found, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("X", "blocks"))
 def grad_value(
     grad, query, embedding, output, H, U, K, V, Y, X, RY, RX, top, left, blocks,
     BLOCK: tl.constexpr, COLUMNS: tl.constexpr, HEADS: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr,
@@ -151,7 +151,7 @@ def grad_value(
     store_values(output, total, image_row, column, u, X, U, V, COLUMNS, VP)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("X", "blocks", "tiles", "share"))
 def grad_embedding(
     grad, query, value, output, H, U, K, V, Y, X, RY, RX, top, left, blocks, tiles, share, windows,
     BLOCK: tl.constexpr, COLUMNS: tl.constexpr, HEADS: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr,

@@ -50,7 +50,7 @@ def _by_offset(weights, place, last, OFFSETS: tl.constexpr, COLUMNS: tl.constexp
     return tl.where(inside, tl.gather(weights, tl.where(inside, column, 0), 1), 0.0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("X", "blocks"))
 def forward(
     query, value, embedding, content, output, H, U, K, V, Y, X, RY, RX, top, left, blocks,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, OFFSETS: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr,
@@ -79,7 +79,7 @@ def forward(
     store_rows(output + base * V, total, live, V, ROWS, VP)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("X", "blocks"))
 def grad_query(
     grad, value, embedding, content, output, H, U, K, V, Y, X, RY, RX, top, left, blocks,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, OFFSETS: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr,
@@ -108,7 +108,7 @@ def grad_query(
     store_rows(output + base * K, total, live, K, ROWS, KP)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("X", "blocks"))
 def grad_value(
     grad, query, embedding, output, H, U, K, V, Y, X, RY, RX, top, left, blocks,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, OFFSETS: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr,
@@ -136,7 +136,7 @@ def grad_value(
     store_values(output, total, image_row, column, u, X, U, V, COLUMNS, VP)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("X", "blocks", "tiles", "share"))
 def grad_embedding(
     grad, query, value, output, H, U, K, V, Y, X, RY, RX, top, left, blocks, tiles, share, tap_blocks,
     ROWS: tl.constexpr, TAPS: tl.constexpr, COLUMNS: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr,
