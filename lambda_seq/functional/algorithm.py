@@ -34,7 +34,12 @@ class Algorithm:
             so it is quick, and imports nothing.
         trusted: False for a kernel that depends on a device's compiler, and whose time no rate of the device predicts:
             "auto" takes it only where `calibrate` found it right and measured it. It can be asked for by name anywhere.
+
+    Attributes:
+        fuses: whether its passes also take a content lambda, and add it to each position lambda.
     """
+
+    fuses = False
 
     def __init__(
         self,
@@ -73,6 +78,7 @@ class Shape(NamedTuple):
     RY: int = 1
     RX: int = 1
     key_norm: str = "softmax"
+    content: bool = False  # for those that add a content lambda
 
 
 class Case(NamedTuple):
@@ -83,8 +89,9 @@ class Case(NamedTuple):
         tensors: of the forward pass.
         option: its last argument.
         grads: of the outputs.
-        definition: of the tensors -> the outputs, differentiable.
+        definition: of the tensors, the added ones too -> the outputs, differentiable.
         names: of the outputs and of the gradients.
+        added: tensors of the forward pass behind the option.
     """
 
     sizes: Sizes
@@ -93,6 +100,7 @@ class Case(NamedTuple):
     grads: tuple[Tensor, ...]
     definition: Callable[..., tuple[Tensor, ...]]
     names: tuple[str, ...]
+    added: tuple[Tensor, ...] = ()
 
 
 def randoms(sizes: Sequence[Sequence[int]], device: torch.device, dtype: torch.dtype) -> list[Tensor]:

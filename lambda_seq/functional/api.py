@@ -7,7 +7,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lambda_seq.functional import reference as naive
-from lambda_seq.functional.content import content
+from lambda_seq.functional.calibration import kernels
+from lambda_seq.functional.content import content, of_all
 from lambda_seq.functional.plan import fastest
 from lambda_seq.functional.position.operator import PositionOperator
 from lambda_seq.functional.position.registry import ALGORITHMS, REGISTRY
@@ -15,6 +16,7 @@ from lambda_seq.functional.problem import Problem, as_image, as_sequence
 
 # "auto" is an operator too: it chooses when it runs, so that compiled and exported programs choose for what they get.
 AUTO = PositionOperator("position", fastest)
+AUTO_WITH_CONTENT = PositionOperator("layer", fastest, content=True)
 
 
 def lambda_layer(
@@ -73,6 +75,11 @@ def lambda_layer(
         key = None if key is None else as_image(key)
         embedding = None if embedding is None else as_image(embedding)
         mask = None if mask is None else mask.unsqueeze(1)
+    if key is not None and embedding is not None and not causal and _in_one_pass(algorithm, query):
+        operator = AUTO_WITH_CONTENT if algorithm == "auto" else REGISTRY[algorithm].operator_with_content
+        tensors = query, value, embedding, of_all(key, value, mask, key_norm)
+        output = operator.entry(*tensors)(*tensors, problem.origin)
+        return as_sequence(output) if problem.dims == 1 else output
     output = None
     if embedding is not None:
         operator = AUTO if algorithm == "auto" else REGISTRY[algorithm].operator
@@ -87,6 +94,15 @@ if lambda_layer.__doc__:  # not under python -OO
     _ways = "".join(f'\n            "{name}": {algorithm.summary}' for name, algorithm in REGISTRY.items())
     _end = "compute the position lambda."
     lambda_layer.__doc__ = lambda_layer.__doc__.replace(_end, f"{_end[:-1]}:{_ways}")
+
+
+def _in_one_pass(algorithm: str, query: Tensor) -> bool:
+    """Whether an algorithm that fuses may be taken; in a program that is recorded for a GPU, "auto" asks as it runs."""
+    if algorithm != "auto":
+        return REGISTRY[algorithm].fuses
+    if torch.compiler.is_compiling():
+        return query.device.type != "cpu"
+    return any(REGISTRY[name].fuses for name in REGISTRY.keys() & kernels(query.device, query.dtype))
 
 
 def _nothing(query: Tensor, key: Tensor | None, value: Tensor, embedding: Tensor | None) -> Tensor:

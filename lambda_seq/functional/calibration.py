@@ -112,7 +112,11 @@ def try_out(
     algorithm: Algorithm, registry: Registry[Any], device: torch.device, dtype: torch.dtype, speed: rates.Rates
 ) -> Trial | None:
     """Run a kernel against the definition, and time it; None where it applies to nothing that it could be tried by."""
-    shapes = [shape for shape in registry.right if algorithm.supports(sizes_of(registry, shape), device, dtype) is None]
+    shapes = [
+        shape
+        for shape in registry.right
+        if shape.content <= algorithm.fuses and algorithm.supports(sizes_of(registry, shape), device, dtype) is None
+    ]
     if not shapes:
         return None
     try:
@@ -156,19 +160,19 @@ def errors(algorithm: Algorithm, case: Case, dtype: torch.dtype) -> Iterator[tup
 
 def _forward(algorithm: Algorithm, case: Case) -> tuple[Tensor, ...]:
     with torch.no_grad():
-        outputs = algorithm.forward(*case.tensors, case.option)
+        outputs = algorithm.forward(*case.tensors, case.option, *case.added)
     return (outputs,) if isinstance(outputs, Tensor) else outputs
 
 
 def _backward(algorithm: Algorithm, case: Case) -> tuple[Tensor, ...]:
     with torch.no_grad():
-        gradients: tuple[Tensor, ...] = algorithm.backward(*case.grads, *case.tensors, case.option)
+        gradients: tuple[Tensor, ...] = algorithm.backward(*case.grads, *case.tensors, case.option, *case.added)
     return gradients
 
 
 def _by_definition(case: Case, dtype: torch.dtype) -> list[Tensor]:
     """Outputs and gradients."""
-    tensors = [tensor.detach().to(dtype).requires_grad_() for tensor in case.tensors]
+    tensors = [tensor.detach().to(dtype).requires_grad_() for tensor in (*case.tensors, *case.added)]
     with torch.enable_grad():
         outputs = case.definition(*tensors)
         pairs = zip(outputs, case.grads, strict=True)

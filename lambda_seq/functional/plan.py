@@ -15,11 +15,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from lambda_seq.functional import applying
 from lambda_seq.functional.algorithm import REGISTRIES, Algorithm
 from lambda_seq.functional.calibration import kernels, not_used
 from lambda_seq.functional.position.registry import REGISTRY
 from lambda_seq.functional.problem import Problem, Sizes
 from lambda_seq.functional.rates import Rates, guessed, rates
+from lambda_seq.functional.work import Work
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def plan(
     problem = problem.on(torch.device(device))
     if problem.empty:
         return Plan(problem, ())
-    parts = {"position": problem.sizes} if problem.scope else {}
+    parts = {"position": problem.sizes._replace(content=problem.content and not causal)} if problem.scope else {}
     if problem.content:
         parts["scan" if causal else "content"] = problem.sizes.of_content(causal)
     device, dtype = problem.device, problem.dtype
@@ -211,7 +213,7 @@ def candidates(
     for algorithm in REGISTRY.values() if algorithms is None else algorithms:
         if algorithm.supports(sizes, device, dtype) is not None:
             continue
-        (forward, temporary), (both, both_temporary) = algorithm.count(sizes, False), algorithm.count(sizes, True)
+        (forward, temporary), (both, both_temporary) = (_count(algorithm, sizes, done) for done in (False, True))
         backward = both - forward
         slower = (slowness or {}).get(algorithm.name, (1.0, 1.0))
         found.append(
@@ -223,6 +225,15 @@ def candidates(
             )
         )
     return tuple(sorted(found, key=lambda candidate: candidate.seconds[0]))
+
+
+def _count(algorithm: Algorithm, sizes: Sizes, backward: bool) -> tuple[Work, float]:
+    """Of an algorithm, and of adding a content lambda to what it gives where it does not do that itself."""
+    work, floats = algorithm.count(sizes, backward)
+    if algorithm.fuses or not sizes.content:
+        return work, floats
+    more, beside = applying.count(sizes, backward)
+    return work + more, max(floats, beside)
 
 
 def _by(size: tuple[int, ...]) -> str:

@@ -34,6 +34,7 @@ class Sizes(NamedTuple):
     RY: int
     RX: int
     origin: tuple[int, ...]  # index of offset 0 in the scope, (rows, columns)
+    content: bool = False  # whether one content lambda, of all positions, is added to each position lambda
 
     @property
     def N(self) -> int:  # noqa: N802

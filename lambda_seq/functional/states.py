@@ -15,6 +15,12 @@ from torch.utils import _pytree as pytree
 Class = TypeVar("Class", bound=type)
 
 
+def taken_apart(state: Any) -> tuple[list[torch.Tensor], Callable[[list[torch.Tensor]], Any]]:
+    """The tensors of a state, and what makes a state of others in their place, with the numbers of this one."""
+    leaves, structure = pytree.tree_flatten(state)
+    return leaves, lambda tensors: pytree.tree_unflatten(tensors, structure)
+
+
 class State:
     """What a stream carries from one piece to the next; made a `tree` and never changed in place."""
 

@@ -9,7 +9,7 @@ are one operator, `lambda_seq::summary`, which chooses when it runs, and compute
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lambda_seq.functional.algorithm import Algorithm, Case, Registry, Shape, randoms
+from lambda_seq.functional.applying import products, recorded
 from lambda_seq.functional.calibration import kernels
 from lambda_seq.functional.chunks import finite
 from lambda_seq.functional.operators import Operator, plainly
@@ -26,7 +27,7 @@ from lambda_seq.functional.scan import ScanState
 from lambda_seq.functional.transforms import Once, folding
 from lambda_seq.functional.work import Work
 
-PART, ROWS = 512, 16  # positions; measured
+ROWS = 16  # positions; measured
 
 
 def summary(key: Float[Tensor, "B U M K"], value: Float[Tensor, "B U M V"], key_norm: str) -> ScanState:
@@ -76,21 +77,6 @@ def plain_backward(
     return _laid_out(grad_weights.to(key.dtype)), _laid_out((weights @ grad_sums).to(value.dtype))
 
 
-def products(weights: Float[Tensor, "B U M K"], value: Float[Tensor, "B U M V"]) -> Float[Tensor, "B U K V"]:
-    """weights.mT @ value by parts of the positions, as one product may add up all of them one after another."""
-    part = even(weights.shape[2])
-    rest = weights.shape[2] % part
-    if recorded() or rest == weights.shape[2]:
-        return weights.mT @ value
-    last: Tensor | float = 0.0
-    if rest:
-        sizes = (weights.shape[2] - rest, rest)
-        (weights, last_weights), (value, last_value) = weights.split(sizes, 2), value.split(sizes, 2)
-        last = last_weights.mT @ last_value
-    parts = weights.unflatten(2, (-1, part)).mT @ value.unflatten(2, (-1, part))  # (B, U, M / part, K, V)
-    return parts.sum(2) + last
-
-
 def greatest(key: Float[Tensor, "B U M K"]) -> Float[Tensor, "B U 1 K"]:
     """key.amax(2, keepdim=True), by parts: many times faster."""
     rest = key.shape[2] % ROWS
@@ -98,18 +84,6 @@ def greatest(key: Float[Tensor, "B U M K"]) -> Float[Tensor, "B U 1 K"]:
         return key.amax(2, keepdim=True)
     rows = key[:, :, : key.shape[2] - rest].unflatten(2, (-1, ROWS)).amax(2)  # (B, U, ROWS, K)
     return torch.maximum(rows, key[:, :, -ROWS:]).amax(2, keepdim=True)
-
-
-@lru_cache
-def even(count: int) -> int:
-    """Size of parts: near PART, without a rest where that can be, as a rest is copied."""
-    near = (size for size in range(PART // 2, 2 * PART) if count % size == 0)
-    return min(near, key=lambda size: abs(size - PART), default=PART)
-
-
-def recorded() -> bool:
-    """Whether a program is recorded, which shall take any length."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 def _wide(tensor: Tensor) -> Tensor:

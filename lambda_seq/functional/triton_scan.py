@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lambda_seq.functional import triton_content
+from lambda_seq.functional import summing
 from lambda_seq.functional.launching import KEYS, VALUES, applies, launch, power_of_two, shares
 from lambda_seq.functional.problem import Sizes
 from lambda_seq.functional.scan import SCANS, Scan, sizes_of
-from lambda_seq.functional.triton_content import laid_out, summed_up
+from lambda_seq.functional.summing import laid_out, summed_up
 from lambda_seq.functional.work import Work
 
 ROWS = 64  # (position, head), of a tile
@@ -55,7 +55,7 @@ class _Parts:
     """
 
     def __init__(self, sizes: Sizes, key_norm: str) -> None:
-        rows = triton_content.tiles(sizes).rows
+        rows = summing.tiles(sizes.K, sizes.V).rows
         self.sizes, self.key_norm = sizes, key_norm
         self.count, self.share = shares(sizes.B * sizes.U, -(-sizes.X // rows))
         self.numbers = (sizes.H, sizes.U, sizes.K, sizes.V, sizes.X, self.share * rows, self.count)
@@ -157,7 +157,7 @@ def count(s: Sizes, backward: bool) -> tuple[Work, float]:
     Products are those of whole tiles.
     """
     t = tiles(s)
-    rows = triton_content.tiles(s).rows
+    rows = summing.tiles(s.K, s.V).rows
     parts, share = shares(s.B * s.U, -(-s.X // rows))
     chunks = s.B * s.U * (s.X // (share * rows) * (share * rows // t.chunk) + -(-(s.X % (share * rows)) // t.chunk))
     state, heads = t.keys * t.values, -(-s.H // t.heads) * ROWS

@@ -15,7 +15,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lambda_seq.functional.summaries import products
+from lambda_seq.functional.applying import products
 from lambda_seq.layers import RelativePositionTable, checks
 from lambda_seq.layers.weights import draw, draw_linear, reset_by
 

@@ -11,8 +11,9 @@ import torch.distributed as dist
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from lambda_seq.functional.applying import apply
 from lambda_seq.functional.chunks import finite
-from lambda_seq.functional.content import apply, content_lambda, hide
+from lambda_seq.functional.content import content_lambda, hide
 from lambda_seq.functional.operators import without_autocast
 from lambda_seq.functional.packing import Bucket
 from lambda_seq.functional.scan import ScanState, scan

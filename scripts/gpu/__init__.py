@@ -2,5 +2,5 @@
 
 NAMES = (  # of the sections, in the order in which they are run
     *("machine", "rates", "exactness", "layers", "images", "pictures"),
-    *("long", "memory", "training", "tests", "nccl"),
+    *("long", "memory", "training", "generation", "tests", "nccl"),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gpu import (
     exactness,
+    generation,
     hardware,
     images,
     layers,
@@ -17,7 +18,5 @@ from gpu import (
 )
 from gpu.running import Section
 
-SECTIONS: dict[str, Section] = {
-    module.SECTION.name: module.SECTION
-    for module in (hardware, rates, exactness, layers, images, pictures, long, memory, training, suite, several)
-}
+MODULES = (hardware, rates, exactness, layers, images, pictures, long, memory, training, generation, suite, several)
+SECTIONS: dict[str, Section] = {module.SECTION.name: module.SECTION for module in MODULES}

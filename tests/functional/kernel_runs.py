@@ -1,4 +1,4 @@
-"""What a process with Triton does for the tests: run kernels beside the definition, or compile them for a GPU.
+"""What a process with Triton does for the tests: run kernels beside the definition.
 
 Triton reads as it is imported whether to interpret kernels, so processes of their own do both.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
 from multiprocessing import get_context
@@ -16,13 +15,15 @@ from unittest import mock
 import pytest
 import torch
 from problems import make, relative
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from lambda_seq import functional as LF
-from lambda_seq.functional import calibration, launching, triton_content, triton_scan
+from lambda_seq.functional import calibration, launching, operators
 from lambda_seq.functional.algorithm import REGISTRIES
 from lambda_seq.functional.position import triton_lambdas, triton_weights
 from lambda_seq.functional.position.registry import REGISTRY
-from lambda_seq.functional.problem import Problem, Sizes
+from lambda_seq.functional.problem import Problem
 
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="Triton is not installed: pip install triton"
@@ -102,7 +103,8 @@ def compare(name, options, dtype, device="cpu", rows=None, programs=PROGRAMS):
     inputs, exact, plain = expected(options, dtype, device)
     found = run(inputs, name, rows, programs)
     if inputs.mask is None:  # else they are multiplied by it
-        for key, tensor in found.items():  # as results of all algorithms lie in memory
+        # As results of all algorithms lie in memory; a content lambda beside is of torch's operations
+        for key, tensor in ((key, tensor) for key, tensor in found.items() if key != "key" or name == "content"):
             assert (tensor if key == "embedding" else tensor.movedim(1, -2)).is_contiguous(), key
     return {key: (relative(found[key], exact[key]), relative(plain[key], exact[key])) for key in exact}
 
@@ -171,6 +173,39 @@ def only_kernels():
             change.stop()
 
 
+def passes(name, options, device="cpu"):
+    """Operations of torch in a forward pass that read or write a tensor as large as the output."""
+    inputs = make(**{"dtype": torch.float32, "device": device} | options)
+    found, size = [], inputs.grad.numel()
+
+    class Mode(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            given = function(*args, **(kwargs or {}))
+            tensors = [x for x in tree_leaves((args, given)) if isinstance(x, torch.Tensor)]
+            if any(x.numel() == size for x in tensors) and function.name() not in FREE:
+                found.append(function.name())
+            return given
+
+    with tiny(), torch.no_grad(), mock.patch.object(operators, "_watched", return_value=False), Mode():
+        inputs.run(name)
+    return found
+
+
+# These read nothing of a tensor: memory for it, with NaN in it for the tests, views, what the interpreter hands back
+FREE = {
+    f"aten::{name}"
+    for name in (
+        "new_empty",
+        "empty.memory_format",
+        "fill_.Scalar",
+        "permute",
+        "view",
+        "squeeze.dim",
+        "set_.source_Storage_storage_offset",
+    )
+}
+
+
 def hidden_row(options, device="cpu"):
     """The greatest numbers of output and gradients of a content lambda of which a row of the batch is masked whole."""
     inputs = make(**{"scope": None, "dtype": torch.float32, "device": device, "hidden": 0.4} | options)
@@ -184,15 +219,15 @@ def hidden_row(options, device="cpu"):
     return {name: tensor[1].abs().max().item() for name, tensor in found.items()}
 
 
-def trials(part, dtype, device="cpu"):
-    """What `calibrate` would find of the kernels of a part, in all its shapes: faults in words, "" for none."""
+def trials(part, dtype, device="cpu", some=slice(None)):
+    """What `calibrate` would find of the kernels of a part, in some of its shapes: faults in words, "" for none."""
     registry, place = REGISTRIES[part], torch.device(device)
     with tiny():
         return [
             calibration.wrong(algorithm, registry.case(shape, place, dtype), dtype)
             for algorithm in registry.values()
             if not algorithm.trusted
-            for shape in registry.right
+            for shape in registry.right[some]
             if device == "cuda" or shape.X < LONG
         ]
 
@@ -209,6 +244,7 @@ def products(name, options):
         done.clear()
         inputs.run_with_gradients(name)
         sizes = Problem.of(inputs.query, None, inputs.value, inputs.embedding, **inputs.options).sizes
+        sizes = sizes._replace(content=inputs.key is not None)
         counts = [REGISTRY[name].count(sizes, backward)[0].products for backward in (False, True)]
     return counts, [forward, sum(done)]
 
@@ -240,68 +276,3 @@ def counting():
 
     with mock.patch.object(InterpreterBuilder, "create_dot", counted):
         yield done
-
-
-# For GPUs
-
-
-def no_compiler() -> str:
-    """Why nothing can be compiled here, "" if it can."""
-    from triton import knobs
-
-    path = knobs.nvidia.ptxas.path
-    return "" if os.path.isfile(path) else f"Triton brings no ptxas: {path}"
-
-
-def compiled(capability, dtype, *, H, K, V, Y, RY, RX, X=5000):
-    """(kernel, bytes of shared memory of a program) of all kernels, compiled as launched.
-
-    The last step, from which registers come and not shared memory, is taken without optimisation: that takes minutes.
-    """
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource, compile
-
-    sizes = Sizes(2, H, 1, K, V, Y, X, RY, RX, (RY // 2, RX // 2))
-    grad, query, value = (torch.empty(2, C, Y, X, D, device="meta", dtype=dtype) for C, D in ((H, V), (H, K), (1, V)))
-    embedding = torch.empty(1, K, RY, RX, device="meta", dtype=dtype)
-    found = {}
-
-    def compile_only(kernel, programs, tensors, numbers, num_warps, **constants):
-        """As a launch does: numbers that are 1 are constants, and what 16 divides is known to be so."""
-        options = launching.OPTIONS | {"num_warps": num_warps}
-        names = kernel.arg_names
-        given = dict(zip(names, [*tensors, *numbers], strict=False))
-        ones = [name for name, one in given.items() if not isinstance(one, torch.Tensor) and one == 1]
-        constants = constants | {"DOT": launching.operands(dtype)} | dict.fromkeys(ones, 1)
-        kinds = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float64: "*fp64"}
-        signature, aligned = {}, {}
-        for index, name in enumerate(names):
-            tensor = isinstance(given.get(name), torch.Tensor)
-            signature[name] = "constexpr" if name in constants else kinds[given[name].dtype] if tensor else "i32"
-            if name not in constants and (tensor or given[name] % 16 == 0):
-                aligned[(index,)] = [["tt.divisibility", 16]]
-        key = kernel, str(signature), str(constants), str(aligned)
-        if key in found:
-            return
-        source = ASTSource(kernel, signature, constants, aligned)
-        done = compile(source, target=GPUTarget("cuda", capability, 32), options=options)
-        found[key] = f"{kernel.fn.__module__}.{kernel.fn.__name__}", done.metadata.shared
-
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRITON_CACHE_DIR", folder)
-        patch.setenv("PTXAS_OPTIONS", "--opt-level 1")
-        for module in (triton_weights, triton_lambdas):
-            patch.setattr(module, "launch", compile_only)
-            module.forward(query, value, embedding, sizes)
-            module.backward(grad, query, value, embedding, sizes)
-        for part, module in CONTENT.items():
-            patch.setattr(module, "launch", compile_only)
-            width, depth = (min(K, 32), min(V, 64)) if part == "scan" else (K, V)  # the largest that it is for
-            shape = REGISTRIES[part].right[0]._replace(B=2, H=H, U=1, K=width, V=depth, X=X)
-            case = REGISTRIES[part].case(shape, torch.device("meta"), dtype)
-            module.forward(*case.tensors, case.option)
-            module.backward(*case.grads, *case.tensors, case.option)
-    return list(found.values())
-
-
-CONTENT = {"content": triton_content, "scan": triton_scan}  # modules of kernels

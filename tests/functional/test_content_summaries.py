@@ -9,9 +9,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lambda_seq import functional as LF
 from lambda_seq.functional import summaries
-from lambda_seq.functional.content import apply, content_lambda
+from lambda_seq.functional.applying import apply, even
+from lambda_seq.functional.content import content_lambda
 from lambda_seq.functional.scan import ScanState
-from lambda_seq.functional.summaries import SUMMARIES, even
+from lambda_seq.functional.summaries import SUMMARIES
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # forward mode's
 

@@ -1,14 +1,16 @@
 """What autograd, compile and export see: one operator, which saves its inputs only."""
 
+import sys
+
 import pytest
 import torch
-from problems import EVERYWHERE, make
+from problems import EVERYWHERE, make, relative
 from torch.autograd.graph import saved_tensors_hooks
 
 from lambda_seq import LambdaLayer1d
 from lambda_seq import functional as LF
 from lambda_seq.functional import operators
-from lambda_seq.functional.api import AUTO
+from lambda_seq.functional.api import AUTO, AUTO_WITH_CONTENT
 from lambda_seq.functional.position.registry import REGISTRY
 from lambda_seq.functional.problem import as_image as image
 from lambda_seq.functional.problem import origin
@@ -50,6 +52,98 @@ def test_saved_for_backward_are_the_inputs_only(name):
         POSITION[name].entry(*arguments[:3])(*arguments)
     expected = {tensor.untyped_storage().data_ptr() for tensor in arguments[:3]}
     assert {tensor.untyped_storage().data_ptr() for tensor in saved} == expected
+
+
+class TestWithContent:
+    """The operator of both lambdas, for devices that have kernels for their sum; here it is added outside."""
+
+    @pytest.fixture(autouse=True)
+    def in_one_pass(self, monkeypatch):
+        monkeypatch.setattr(sys.modules["lambda_seq.functional.api"], "_in_one_pass", lambda *_: True)
+
+    @staticmethod
+    def arguments(size, scope, **options):
+        *tensors, first = as_image(make(size, scope, heads=2, **options), causal=False)
+        lambdas = torch.randn(2, 4, 5, dtype=torch.float64).requires_grad_()
+        return (*tensors, lambdas, first)
+
+    @pytest.mark.parametrize(("size", "scope"), [((13,), (5,)), ((5, 7), (3, 5)), ((3,), (9,))])
+    def test_opcheck(self, size, scope):
+        torch.library.opcheck(AUTO_WITH_CONTENT.operator, self.arguments(size, scope, intra=2))
+
+    @pytest.mark.parametrize("algorithm", ["auto", "banded", "fft"])
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"size": (37,), "scope": (7,), "hidden": 0.3, "intra": 2},
+            {"size": (4, 5), "scope": (23, 23), "key_norm": "l2"},
+            {"size": (1300,), "scope": (3,), "batch": 1},  # several parts of rows, and a rest
+        ],
+        ids=str,
+    )
+    def test_equals_the_definition(self, options, algorithm):
+        inputs = make(**options)
+        found, expected = (inputs.run_with_gradients(name) for name in (algorithm, "naive"))
+        for name, tensor in expected.items():
+            torch.testing.assert_close(found[name], tensor, rtol=1e-9, atol=1e-10)
+
+    def test_half_precision_is_as_good_as_the_definitions(self):
+        inputs = make((700,), (5,), dtype=torch.bfloat16, heads=4)
+        exact = make((1,), (1,))
+        for name in ("query", "key", "value", "embedding"):
+            setattr(exact, name, getattr(inputs, name).detach().double().requires_grad_())
+        exact.grad, exact.mask, exact.options = inputs.grad.double(), None, inputs.options
+        expected = exact.run_with_gradients("naive")
+        for name, tensor in inputs.run_with_gradients("auto").items():
+            assert relative(tensor, expected[name]) < 0.02, name
+
+    @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # forward mode's own use
+    def test_transforms(self):
+        *tensors, first = self.arguments((9,), (3,))
+        tensors = [tensor.detach() for tensor in tensors]
+        plain = AUTO_WITH_CONTENT
+
+        def ours(*given):
+            return plain.entry(*given)(*given, first)
+
+        def sum_of_both(query, value, embedding, lambdas):
+            position = REGISTRY["banded"].operator.entry(query, value, embedding)(query, value, embedding, first)
+            return position + torch.einsum("bhyxk,bkv->bhyxv", query, lambdas)
+
+        for index in range(4):  # of one input, then of all
+            moved = tuple(torch.randn_like(x) if i >= index else torch.zeros_like(x) for i, x in enumerate(tensors))
+            for found, expected in zip(
+                *(torch.func.jvp(f, tuple(tensors), moved) for f in (ours, sum_of_both)), strict=True
+            ):
+                torch.testing.assert_close(found, expected)
+        stacked = [torch.stack([x, -2 * x, x.sin()]) for x in tensors]
+        for dims in ((0, 0, None, 0), (None, 0, None, None), (0, None, 0, 0)):
+            given = [x if dim is None else y for x, y, dim in zip(tensors, stacked, dims, strict=True)]
+            found, expected = (
+                torch.vmap(torch.func.grad(lambda *x, f=f: f(*x).sin().sum(), argnums=(0, 1, 2, 3)), dims)(*given)
+                for f in (ours, sum_of_both)
+            )
+            torch.testing.assert_close(found, expected)
+
+    @pytest.mark.slow
+    def test_compiles_and_exports_as_one_node(self):
+        inputs = make((13,), (5,), hidden=0.2)
+
+        class Module(torch.nn.Module):
+            def forward(self, *tensors):
+                return LF.lambda_layer(*tensors, mask=inputs.mask)
+
+        tensors = (inputs.query, inputs.key, inputs.value, inputs.embedding)
+        expected = Module()(*tensors)
+        found = torch.compile(Module(), fullgraph=True, backend="aot_eager")(*tensors)
+        torch.testing.assert_close(found, expected)
+        for one, other in zip(*(torch.autograd.grad(x, tensors, inputs.grad) for x in (found, expected)), strict=True):
+            torch.testing.assert_close(one, other)
+        program = torch.export.export(Module(), tuple(tensor.detach() for tensor in tensors))
+        nodes = [str(node.target) for node in program.graph.nodes]
+        assert sum("lambda_seq.layer" in node for node in nodes) == 1
+        assert not any("lambda_seq.position" in node for node in nodes)
+        torch.testing.assert_close(program.module()(*tensors), expected)
 
 
 # inductor passes torch's folder to the C++ compiler unquoted

@@ -71,6 +71,23 @@ def test_prints_as_a_table():
     assert all(name in text for name in ("banded", "dense", "toeplitz", "convolution", "fft"))
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_content_lambda_beside_is_counted(causal):
+    """Where it is one for all positions, and the sum is outside: H · K · V multiply-adds a position, twice backward."""
+    inputs = make((300,), (31,), causal=causal)
+    whole, part = (
+        LF.plan(inputs.query, key, inputs.value, inputs.embedding, causal=causal).candidates
+        for key in (inputs.key, None)
+    )
+    alone = {candidate.name: candidate for candidate in part}
+    more = 0 if causal else 2 * 300 * 3 * 4 * 5
+    for candidate in whole:
+        forward, backward = candidate.multiply_adds
+        assert forward == pytest.approx(alone[candidate.name].multiply_adds[0] + more)
+        assert backward == pytest.approx(alone[candidate.name].multiply_adds[1] + 2 * more)
+        assert (candidate.seconds[0] > alone[candidate.name].seconds[0]) == (not causal)
+
+
 def test_content_only_has_nothing_to_choose():
     inputs = make((9,), None)
     plan = LF.plan(inputs.query, inputs.key, inputs.value, None)

@@ -9,6 +9,7 @@ from lambda_seq import LambdaLayer1d, LambdaLayer2d, create_model
 from lambda_seq import functional as LF
 from lambda_seq.functional import operators
 from lambda_seq.functional.position.registry import REGISTRY
+from lambda_seq.models.sequence.replay import Replay, changes
 from lambda_seq.tasks.metrics import Mean
 from lambda_seq.tasks.weighing import Window
 
@@ -154,6 +155,35 @@ def test_a_step_of_a_network_of_pictures_does_not_wait(name, waits):
             module.algorithm = "banded"
     x, label = randn(4, 3, 16, 16), torch.zeros(4, dtype=torch.long, device="meta")
     assert waits(lambda: F.cross_entropy(model(x), label).backward()) == []
+
+
+GENERATION = {
+    "local": {},
+    "exponential": {"scope": None, "position": "exponential"},
+    "content": {"position": False},
+    "global table": {"scope": None, "max_length": 50},
+    "multi-scale": {"scope": None, "position": "multiscale"},
+}
+
+
+@pytest.mark.parametrize("case", GENERATION)
+def test_a_step_of_generation_does_not_wait(case, waits):
+    """Nor one over buffers, from the token to its logits; of these, sampling asks whether they are numbers."""
+    model = on_meta(create_model("lambda_lm", dim=16, depth=2, **{"scope": 7, **GENERATION[case]})).eval()
+    tokens, state = torch.ones(3, dtype=torch.long, device="meta"), model.init_state(3)
+
+    @torch.inference_mode()
+    def steps():
+        after = state
+        for _ in range(9):  # until a local state is full, and on
+            before = after
+            _, after = model._next(tokens, before)
+        if model.constant_state:
+            assert changes(before, after) == []
+            replay = Replay(model._next, tokens, after)
+            assert replay(tokens).shape == replay(tokens).shape == (3, BYTES)
+
+    assert waits(steps) == []
 
 
 def test_what_waits_does_so_once_a_pass(monkeypatch):

@@ -15,7 +15,22 @@ from benchmarks.measuring import NotInstalledError, WrongResultError
 from benchmarks.methods import Case
 from benchmarks.recording import Recorder
 from benchmarks.reporting import Table
-from gpu import NAMES, aims, cores, exactness, images, layers, memory, rates, report, several, suite, timing, training
+from gpu import (
+    NAMES,
+    aims,
+    cores,
+    exactness,
+    generation,
+    images,
+    layers,
+    memory,
+    rates,
+    report,
+    several,
+    suite,
+    timing,
+    training,
+)
 from gpu.requirements import Need, lines
 from gpu.running import Section, Settings, run_section
 from gpu.sections import SECTIONS
@@ -299,6 +314,20 @@ def test_memory_doubles_until_it_ends(tmp_path):
 def test_images_beside_the_paper_s_convolution():
     key = comparing.key_of("convolved", Case((9, 9), batch=2, dim=16, scope=5))
     assert images.run(key, TINY)["both"] > 0
+
+
+def test_tokens_by_both_loops(monkeypatch):
+    (key, *_) = generation.cells(TINY)
+    found = generation.run(key, TINY)
+    assert min(found["plain"], found["graph"]) > 0
+    (table,) = generation.parts([{"key": key, "status": "measured", "message": "", **found}], TINY)
+    assert table.rows[0][0] == "lambda_lm_tiny, local, float32, batch 2"
+    failed = {"key": key, "status": "failed", "message": "why"}
+    assert next(generation.parts([failed], TINY)).rows[0][-1] == "failed: why"
+    take = generation._take
+    monkeypatch.setattr(generation, "_take", lambda steps, drawn: (take(steps, drawn), drawn[-1].random_(5)))
+    with pytest.raises(WrongResultError, match="gives other tokens"):
+        generation.run(key, TINY)
 
 
 def test_one_gpu_has_nothing_to_share(monkeypatch):

@@ -19,7 +19,7 @@ import triton.language as tl
 from lambda_seq.functional.kernels.tiles import finite, load_tile, store_state, store_tile
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("N", "tiles", "share", "parts"))
 def sum_up(
     key, value, sums, norms, tops, U, K, V, N, tiles, share, parts,
     NORM: tl.constexpr, ROWS: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr, DOT: tl.constexpr,
@@ -34,7 +34,7 @@ def sum_up(
     top = tl.full((KP,), FILL, tl.float32)
     norm, total = tl.zeros((KP,), tl.float32), tl.zeros((KP, VP), tl.float32)
     for tile in range(part * share, tl.minimum((part + 1) * share, tiles)):
-        first = tile * ROWS
+        first = tl.cast(tile, tl.int64) * ROWS  # rows of an image with all its heads may be more than int32 counts
         live = first + tl.arange(0, ROWS) < N
         place = (b * N + first) * U + u
         keys = load_tile(key + place * K, rows * K, live, K, FILL, KP)
@@ -53,7 +53,7 @@ def sum_up(
     store_state(sums, norms, tops, total, norm, top, tl.program_id(0).to(tl.int64), K, V, KP, VP)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("N", "tiles", "share", "parts"))
 def spread(
     key, value, grad_sums, grad_norm, tops, grad_key, grad_value, U, K, V, N, tiles, share, parts,
     NORM: tl.constexpr, ROWS: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr, DOT: tl.constexpr,

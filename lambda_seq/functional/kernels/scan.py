@@ -29,7 +29,7 @@ from lambda_seq.functional.kernels.tiles import finite, load_state, load_tile, s
 LIMIT = tl.constexpr(53.0)  # 0.6 · log of the greatest float32
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("parts",))
 def carry(
     sums, norms, tops, first_sums, first_norm, first_top, out_sums, out_norms, out_tops, last_sums, last_norm, last_top,
     K, V, parts, REVERSE: tl.constexpr, SOFTMAX: tl.constexpr, VP: tl.constexpr, DOT: tl.constexpr,
@@ -107,6 +107,23 @@ def _weights(keys, norm, top, NORM: tl.constexpr, CHUNK: tl.constexpr):
 
 
 @triton.jit
+def _chunk(
+    key, value, start, live, norm, top, U, K, V,
+    NORM: tl.constexpr, CHUNK: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr,
+):  # fmt: skip
+    """Positions from one on that fit into a chunk: which, how many, their values, and what `_weights` gives."""
+    FILL: tl.constexpr = float("-inf") if NORM == "softmax" else 0.0
+    index = tl.arange(0, CHUNK)
+    keys = load_tile(key + start * K, index * (U * K), live, K, FILL, KP)
+    count = _fitting(keys, top, live, NORM, CHUNK)
+    live = live & (index < count)
+    keys = tl.where(live[:, None], keys, FILL)
+    values = load_tile(value + start * V, index * (U * V), live, V, 0.0, VP)
+    weights, scale, running, norm, top, shrink = _weights(keys, norm, top, NORM, CHUNK)
+    return live, count, values, weights, scale, running, norm, top, shrink
+
+
+@triton.jit
 def _by_head(rows, scale, CHUNK: tl.constexpr, HEADS: tl.constexpr, KP: tl.constexpr):
     """rows (CHUNK·HEADS, KP), each times the scale (CHUNK, KP) of its position."""
     return tl.reshape(tl.reshape(rows, (CHUNK, HEADS, KP)) * scale[:, None, :], (CHUNK * HEADS, KP))
@@ -122,13 +139,21 @@ def _places(head, H, live, CHUNK: tl.constexpr, HEADS: tl.constexpr):
 
 
 @triton.jit
+def _queries(query, place, scale, head, H, K, live, CHUNK: tl.constexpr, HEADS: tl.constexpr, KP: tl.constexpr):
+    """Rows of a chunk and some heads: places, which are live, and their queries, each times the scale (CHUNK, KP)."""
+    rows, there = _places(head, H, live, CHUNK, HEADS)
+    queries = load_tile(query + place * K, rows * K, there, K, 0.0, KP)
+    return rows, there, _by_head(queries, scale, CHUNK, HEADS, KP)
+
+
+@triton.jit
 def _causal(products, CHUNK: tl.constexpr, HEADS: tl.constexpr):
     """(CHUNK·HEADS, CHUNK) products of queries with keys, zero for those behind them."""
     n, m = tl.arange(0, CHUNK * HEADS) // HEADS, tl.arange(0, CHUNK)
     return tl.where(n[:, None] >= m[None, :], products, 0.0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("u", "N", "length", "parts"))
 def scan(
     query, key, value, output, sums, norms, tops, u, H, U, K, V, N, length, parts,
     NORM: tl.constexpr, CHUNK: tl.constexpr, HEADS: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr,
@@ -143,20 +168,13 @@ def scan(
     index = tl.arange(0, CHUNK)
     first, end = part * length, tl.minimum((part + 1) * length, N)
     while first < end:
-        place = (b * N + first) * U + u
-        live = first + index < end
-        keys = load_tile(key + place * K, index * (U * K), live, K, FILL, KP)
-        count = _fitting(keys, top, live, NORM, CHUNK)
-        live = live & (index < count)
-        keys = tl.where(live[:, None], keys, FILL)
-        values = load_tile(value + place * V, index * (U * V), live, V, 0.0, VP)
-        weights, scale, _, norm, top, shrink = _weights(keys, norm, top, NORM, CHUNK)
+        live, count, values, weights, scale, _, norm, top, shrink = _chunk(
+            key, value, (b * N + first) * U + u, first + index < end, norm, top, U, K, V, NORM, CHUNK, KP, VP
+        )
         total = total * shrink[:, None]
+        place = (b * N + first) * H
         for head in range(0, H, HEADS):
-            rows, there = _places(head, H, live, CHUNK, HEADS)
-            place = (b * N + first) * H
-            queries = load_tile(query + place * K, rows * K, there, K, 0.0, KP)
-            queries = _by_head(queries, scale, CHUNK, HEADS, KP)
+            rows, there, queries = _queries(query, place, scale, head, H, K, live, CHUNK, HEADS, KP)
             products = _causal(tl.dot(queries, tl.trans(weights), input_precision=PRECISION), CHUNK, HEADS)
             found = tl.dot(products, values, input_precision=PRECISION)
             found = tl.dot(queries, total, found, input_precision=PRECISION)
@@ -167,7 +185,7 @@ def scan(
         first += count
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("u", "N", "length", "parts"))
 def grad_query(
     query, key, value, grad, output, logs, falls, sums, norms, tops, u, H, U, K, V, N, length, parts,
     NORM: tl.constexpr, CHUNK: tl.constexpr, HEADS: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr,
@@ -182,19 +200,14 @@ def grad_query(
     index = tl.arange(0, CHUNK)
     first, end = part * length, tl.minimum((part + 1) * length, N)
     while first < end:
-        start = (b * N + first) * U + u
-        live = first + index < end
-        keys = load_tile(key + start * K, index * (U * K), live, K, FILL, KP)
-        count = _fitting(keys, top, live, NORM, CHUNK)
-        live = live & (index < count)
-        keys = tl.where(live[:, None], keys, FILL)
-        values = load_tile(value + start * V, index * (U * V), live, V, 0.0, VP)
-        weights, scale, running, norm, top, shrink = _weights(keys, norm, top, NORM, CHUNK)
+        start, place = (b * N + first) * U + u, (b * N + first) * H
+        live, count, values, weights, scale, running, norm, top, shrink = _chunk(
+            key, value, start, first + index < end, norm, top, U, K, V, NORM, CHUNK, KP, VP
+        )
         total = total * shrink[:, None]
         falling = tl.zeros((CHUNK, KP), tl.float32)
         for head in range(0, H, HEADS):
             rows, there = _places(head, H, live, CHUNK, HEADS)
-            place = (b * N + first) * H
             queries = load_tile(query + place * K, rows * K, there, K, 0.0, KP)
             grads = load_tile(grad + place * V, rows * V, there, V, 0.0, VP)
             products = _causal(tl.dot(grads, tl.trans(values), input_precision=PRECISION), CHUNK, HEADS)
@@ -230,7 +243,7 @@ def _beyond(logs, falls, start, index, live, U, K, NORM: tl.constexpr, CHUNK: tl
     return lasting, falling
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("N", "length", "parts"))
 def sum_up_queries(
     query, grad, logs, falls, sums, norms, tops, H, U, K, V, N, length, parts,
     NORM: tl.constexpr, CHUNK: tl.constexpr, HEADS: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr,
@@ -255,17 +268,15 @@ def sum_up_queries(
             total, norm, top = total * shrink[:, None], norm * shrink, above
             falling *= scale
         norm += tl.sum(falling, 0)
+        place = (b * N + first) * H
         for head in range(0, H, HEADS):
-            rows, there = _places(head, H, live, CHUNK, HEADS)
-            place = (b * N + first) * H
-            queries = load_tile(query + place * K, rows * K, there, K, 0.0, KP)
-            queries = _by_head(queries, scale, CHUNK, HEADS, KP)
+            rows, there, queries = _queries(query, place, scale, head, H, K, live, CHUNK, HEADS, KP)
             grads = load_tile(grad + place * V, rows * V, there, V, 0.0, VP)
             total = tl.dot(tl.trans(queries), grads, total, input_precision=PRECISION)
     store_state(sums, norms, tops, total, norm, top, tl.program_id(0).to(tl.int64), K, V, KP, VP)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("N", "length", "parts"))
 def grad_context(
     query, key, value, grad, logs, falls, grad_key, grad_value, sums, norms, tops, H, U, K, V, N, length, parts,
     NORM: tl.constexpr, CHUNK: tl.constexpr, HEADS: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr,
@@ -300,11 +311,9 @@ def grad_context(
             falling *= scale
         found_key = tl.dot(values, tl.trans(total), input_precision=PRECISION)  # gradient of the weights, (CHUNK, KP)
         found_value = tl.dot(weights, total, input_precision=PRECISION)  # (CHUNK, VP)
+        place = (b * N + first) * H
         for head in range(0, H, HEADS):
-            rows, there = _places(head, H, live, CHUNK, HEADS)
-            place = (b * N + first) * H
-            queries = load_tile(query + place * K, rows * K, there, K, 0.0, KP)
-            queries = _by_head(queries, scale, CHUNK, HEADS, KP)
+            rows, there, queries = _queries(query, place, scale, head, H, K, live, CHUNK, HEADS, KP)
             grads = load_tile(grad + place * V, rows * V, there, V, 0.0, VP)
             products = _causal(tl.dot(grads, tl.trans(values), input_precision=PRECISION), CHUNK, HEADS)
             found_key = tl.dot(tl.trans(products), queries, found_key, input_precision=PRECISION)

@@ -26,16 +26,26 @@ class Algorithm(algorithm.Algorithm):
         backward: gradient of the output, then forward's arguments -> gradients of query, value (laid out like the
             output) and embedding (contiguous).
         count, supports, trusted: as of every algorithm.
+        fuses: whether both passes take a content lambda (B, K, V), in float32, behind the sizes. Then the output is
+            that of both lambdas, as is the gradient of query, and one for the content lambda comes last; `count` counts
+            it where `Sizes.content` says so.
+
+    Attributes:
+        operator: of query, value, embedding and origin.
+        operator_with_content: of query, value, embedding, a content lambda and origin.
     """
 
-    def __init__(self, name: str, *others: Any, **options: Any) -> None:
+    def __init__(self, name: str, *others: Any, fuses: bool = False, **options: Any) -> None:
         super().__init__(name, *others, **options)
+        self.fuses = fuses
         self.operator = PositionOperator(name, self.by_name)
+        self.operator_with_content = PositionOperator(f"{name}_with_content", self.by_name, content=True)
 
 
 def _case(shape: Shape, device: torch.device, dtype: torch.dtype) -> Case:
     """A problem to try an algorithm by."""
     s, first = shape, origin((shape.RY, shape.RX), False)
+    lambdas = randoms(((s.B, s.K, s.V),), device, torch.promote_types(dtype, torch.float32)) if s.content else ()
     query, value, whole, grad = randoms(
         ((s.B, s.H, s.Y, s.X, s.K), (s.B, s.U, s.Y, s.X, s.V), (s.U, s.K, s.RY, s.RX), (s.B, s.H, s.Y, s.X, s.V)),
         device,
@@ -49,12 +59,15 @@ def _case(shape: Shape, device: torch.device, dtype: torch.dtype) -> Case:
         for count in (before, taps - embedding.shape[2 + axis] - before)
     )
 
-    def definition(query: Tensor, value: Tensor, embedding: Tensor) -> tuple[Tensor]:
+    def definition(query: Tensor, value: Tensor, embedding: Tensor, *lambdas: Tensor) -> tuple[Tensor]:
         # Offsets that no pair of positions has are clipped off the embedding, and have no gradient
-        return (reference.position(query, value, F.pad(embedding, (left, right, top, bottom)), None, False),)
+        output = reference.position(query, value, F.pad(embedding, (left, right, top, bottom)), None, False)
+        return (sum((torch.einsum("bkv,bhyxk->bhyxv", one, query) for one in lambdas), output),)
 
-    names = ("output", "gradient of query", "gradient of value", "gradient of embedding")
-    return Case(sizes, (query, value, embedding), sizes, (grad,), definition, names)
+    names = ("output", *(f"gradient of {name}" for name in ("query", "value", "embedding", "content lambda")))
+    sizes = sizes._replace(content=s.content)
+    names = names if s.content else names[:-1]
+    return Case(sizes, (query, value, embedding), sizes, (grad,), definition, names, tuple(lambdas))
 
 
 # No powers of two, an image among them, scopes wider than the input, more values than one tile; and enough to do for a
@@ -65,6 +78,8 @@ REGISTRY: Registry[Algorithm] = Registry(
         Shape(2, 3, 1, 16, 20, 1, 203, 1, 31),
         Shape(1, 4, 2, 5, 9, 11, 13, 5, 27),
         Shape(1, 1, 1, 24, 64, 1, 300, 1, 63),
+        Shape(2, 3, 1, 16, 20, 1, 203, 1, 31, content=True),
+        Shape(2, 2, 1, 5, 9, 3, 5, 3, 3, content=True),
     ),
     Shape(4, 4, 1, 16, 64, 1, 16384, 1, 63),
     _case,

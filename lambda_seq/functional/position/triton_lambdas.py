@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lambda_seq.functional.launching import applies, launch, pairs, power_of_two, shares
 from lambda_seq.functional.operators import channels_first, channels_last
+from lambda_seq.functional.position.beside import count_content, grad_content, pointers
 from lambda_seq.functional.position.registry import Algorithm, register
 from lambda_seq.functional.problem import Sizes
 from lambda_seq.functional.work import Work
@@ -68,7 +69,9 @@ def _constants(t: Tiles) -> dict[str, int]:
     return {"num_warps": warps, "BLOCK": t.block, "COLUMNS": t.columns, "HEADS": t.heads, "KP": t.keys, "VP": t.values}
 
 
-def _apply(s: Sizes, rows: Tensor, value: Tensor, embedding: Tensor, output: Tensor, backward: bool) -> None:
+def _apply(
+    s: Sizes, rows: Tensor, value: Tensor, embedding: Tensor, content: Tensor | None, output: Tensor, backward: bool
+) -> None:
     """Lambdas applied to queries, or to gradients of the output, of contiguous tensors."""
     from lambda_seq.functional.position.kernels import lambdas
 
@@ -77,33 +80,34 @@ def _apply(s: Sizes, rows: Tensor, value: Tensor, embedding: Tensor, output: Ten
     launch(
         lambdas.apply,
         s.B * s.Y * parts,
-        (rows, value, embedding, output),
+        (rows, value, *pointers(embedding, content), output),
         _numbers(s, blocks, -(-blocks // parts), parts, tiles(s).block + s.RX - 1),
         BACKWARD=backward,
+        CONTENT=content is not None,
         ONE=s.RY * s.U * _windows(s) == 1,
         **_constants(tiles(s)),
     )
 
 
-def forward(query: Tensor, value: Tensor, embedding: Tensor, sizes: Sizes) -> Tensor:
-    """Position part of the output, (B, H, Y, X, V); arguments as in `registry.Algorithm`."""
+def forward(query: Tensor, value: Tensor, embedding: Tensor, sizes: Sizes, content: Tensor | None = None) -> Tensor:
+    """Output, (B, H, Y, X, V), of position and content lambda in one pass; arguments as in `registry.Algorithm`."""
     query = channels_last(query)
     output = query.new_empty(*query.shape[:-1], sizes.V)  # (B, Y, X, H, V)
-    _apply(sizes, query, channels_last(value), embedding.contiguous(), output, backward=False)
+    _apply(sizes, query, channels_last(value), embedding, content, output, backward=False)
     return channels_first(output)
 
 
 def backward(
-    grad: Tensor, query: Tensor, value: Tensor, embedding: Tensor, sizes: Sizes
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of query, value and embedding; each of three kernels computes lambdas, or their gradients, again."""
+    grad: Tensor, query: Tensor, value: Tensor, embedding: Tensor, sizes: Sizes, content: Tensor | None = None
+) -> tuple[Tensor, ...]:
+    """Gradients of query, value, embedding and content; three kernels compute lambdas, or their gradients, again."""
     from lambda_seq.functional.position.kernels import lambdas
 
     s, t, blocks = sizes, tiles(sizes), _blocks(sizes)
     grad, query, value = (channels_last(tensor) for tensor in (grad, query, value))
     taps, constants = embedding.contiguous(), _constants(t)
     grad_query, grad_value = query.new_empty(query.shape), value.new_empty(value.shape)
-    _apply(s, grad, value, taps, grad_query, backward=True)
+    _apply(s, grad, value, taps, content, grad_query, backward=True)
     columns = -(-s.X // t.columns)
     programs = s.B * s.Y * columns * s.U
     launch(lambdas.grad_value, programs, (grad, query, taps, grad_value), _numbers(s, columns), **constants)
@@ -116,11 +120,9 @@ def backward(
     # The matrix holds the embedding once per position of a block, one column further for each
     size = (s.U, s.K, s.RY, s.RX, t.block)
     strides = (matrix.stride(0), matrix.stride(3), matrix.stride(1), 1, matrix.stride(2) + 1)
-    return (
-        channels_first(grad_query),
-        channels_first(grad_value),
-        matrix.as_strided(size, strides).sum(-1).to(embedding.dtype),
-    )
+    grad_embedding = matrix.as_strided(size, strides).sum(-1).to(embedding.dtype)
+    found = channels_first(grad_query), channels_first(grad_value), grad_embedding
+    return found if content is None else (*found, grad_content(query, grad))
 
 
 def count(s: Sizes, backward: bool) -> tuple[Work, float]:
@@ -147,6 +149,7 @@ def count(s: Sizes, backward: bool) -> tuple[Work, float]:
         streamed=3 * (outputs + queries + values) + 3 * sums,
         calls=10,
     )
+    work += count_content(s) if s.content else Work()
     return work, float(sums)
 
 
@@ -159,5 +162,6 @@ register(
         count,
         supports,
         trusted=False,
+        fuses=True,
     )
 )

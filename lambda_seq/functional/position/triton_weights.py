@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lambda_seq.functional.launching import applies, launch, pairs, power_of_two, shares
 from lambda_seq.functional.operators import channels_first, channels_last
+from lambda_seq.functional.position.beside import count_content, grad_content, pointers
 from lambda_seq.functional.position.registry import Algorithm, register
 from lambda_seq.functional.problem import Sizes
 from lambda_seq.functional.work import Work
@@ -64,30 +65,32 @@ def _constants(t: Tiles) -> dict[str, int]:
     }
 
 
-def forward(query: Tensor, value: Tensor, embedding: Tensor, sizes: Sizes) -> Tensor:
-    """Position part of the output, (B, H, Y, X, V); arguments as in `registry.Algorithm`."""
+def forward(query: Tensor, value: Tensor, embedding: Tensor, sizes: Sizes, content: Tensor | None = None) -> Tensor:
+    """Output, (B, H, Y, X, V), of position and content lambda in one pass; arguments as in `registry.Algorithm`."""
     from lambda_seq.functional.position.kernels import weights
 
     query, value = channels_last(query), channels_last(value)
     output = query.new_empty(*query.shape[:-1], sizes.V)  # (B, Y, X, H, V)
     blocks = _blocks(sizes)
-    tensors = (query, value, embedding.contiguous(), output)
-    launch(weights.forward, sizes.B * sizes.Y * blocks, tensors, _numbers(sizes, blocks), **_constants(tiles(sizes)))
+    tensors = (query, value, *pointers(embedding, content), output)
+    constants = _constants(tiles(sizes)) | {"CONTENT": content is not None}
+    launch(weights.forward, sizes.B * sizes.Y * blocks, tensors, _numbers(sizes, blocks), **constants)
     return channels_first(output)
 
 
 def backward(
-    grad: Tensor, query: Tensor, value: Tensor, embedding: Tensor, sizes: Sizes
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of query, value and embedding; the weights are computed again in each of three kernels."""
+    grad: Tensor, query: Tensor, value: Tensor, embedding: Tensor, sizes: Sizes, content: Tensor | None = None
+) -> tuple[Tensor, ...]:
+    """Gradients of query, value, embedding and content; the weights are computed again in each of three kernels."""
     from lambda_seq.functional.position.kernels import weights
 
     s, t, blocks = sizes, tiles(sizes), _blocks(sizes)
     grad, query, value = (channels_last(tensor) for tensor in (grad, query, value))
-    taps, constants = embedding.contiguous(), _constants(t)
+    (taps, lambdas), constants = pointers(embedding, content), _constants(t)
     grad_query, grad_value = query.new_empty(query.shape), value.new_empty(value.shape)
     rows, columns = s.B * s.Y * blocks, -(-s.X // t.columns)
-    launch(weights.grad_query, rows, (grad, value, taps, grad_query), _numbers(s, blocks), **constants)
+    tensors = (grad, value, taps, lambdas, grad_query)
+    launch(weights.grad_query, rows, tensors, _numbers(s, blocks), CONTENT=content is not None, **constants)
     programs = s.B * s.Y * columns * s.U
     launch(weights.grad_value, programs, (grad, query, taps, grad_value), _numbers(s, columns), **constants)
     tap_blocks = -(-s.RX // t.columns)
@@ -99,7 +102,9 @@ def backward(
     constants |= {"TAPS": t.columns, "COLUMNS": t.offsets}
     programs = parts * s.U * s.RY * tap_blocks
     launch(weights.grad_embedding, programs, (grad, query, value, sums), numbers, **constants)
-    return channels_first(grad_query), channels_first(grad_value), sums.sum(0).to(embedding.dtype)
+    grad_embedding = sums.sum(0).to(embedding.dtype)
+    found = channels_first(grad_query), channels_first(grad_value), grad_embedding
+    return found if content is None else (*found, grad_content(query, grad))
 
 
 def count(s: Sizes, backward: bool) -> tuple[Work, float]:
@@ -120,8 +125,12 @@ def count(s: Sizes, backward: bool) -> tuple[Work, float]:
         streamed=queries + values + outputs,
         calls=3,
     )
+    if s.content:
+        work += Work(products=s.B * s.Y * _blocks(s) * t.rows * t.keys * t.values)
     if not backward:
         return work, 0.0
+    if s.content:
+        work += Work(products=s.B * s.Y * _blocks(s) * t.rows * t.keys * t.values) + count_content(s)
     columns = -(-s.X // t.columns)
     tap_blocks = -(-s.RX // t.columns)
     parts, _ = shares(s.U * s.RY * tap_blocks, s.B * s.Y * _blocks(s))
@@ -144,5 +153,6 @@ register(
         count,
         applies,
         trusted=False,
+        fuses=True,
     )
 )

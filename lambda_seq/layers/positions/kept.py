@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Self
 from weakref import WeakKeyDictionary
 
@@ -97,8 +97,7 @@ class KeptPosition(PositionEmbedding):
             most = self.covered(length)
             made = self.made(most)
             memory = tuple(tensor.detach() for tensor in tensors)
-        parts = [made] if isinstance(made, Tensor) else list(vars(made).values())
-        if all(type(part) is Tensor for part in parts if isinstance(part, Tensor)):  # no fake ones, or other modes' own
+        if all(type(part) is Tensor for part in _tensors(made)):  # no fake ones, or other modes' own
             _KEPT[self] = _Entry(made, most, tensors, memory, tuple(tensor._version for tensor in tensors))
         return made
 
@@ -106,6 +105,20 @@ class KeptPosition(PositionEmbedding):
         """As torch's; what streams keep is forgotten."""
         _KEPT.pop(self, None)
         return super().train(mode)
+
+
+def kept_of(network: nn.Module) -> list[Tensor]:
+    """The tensors that are kept of a network's embeddings, for programs that read their memory later."""
+    entries = (_KEPT.get(module) for module in network.modules())
+    parts = (_tensors(entry.made) for entry in entries if entry is not None)
+    return [tensor for some in parts for tensor in some]
+
+
+def _tensors(made: object) -> list[Tensor]:
+    """Those that an embedding is made of."""
+    if isinstance(made, Tensor):
+        return [made]
+    return [tensor for part in vars(made).values() for tensor in _tensors(part)] if is_dataclass(made) else []
 
 
 def _counted(tensor: Tensor) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
@@ -11,9 +12,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lambda_seq.layers import checks
+from lambda_seq.layers.positions.kept import kept_of
 from lambda_seq.layers.weights import gathers, place
 from lambda_seq.models.model import Model
+from lambda_seq.models.sequence.replay import Replay, changes
 from lambda_seq.models.sequence.streaming import LanguageModelState
+
+WORTH = 64  # tokens for which a CUDA graph is recorded without being asked for; a guess
 
 
 class GenerativeModel(Model):
@@ -51,6 +56,7 @@ class GenerativeModel(Model):
         seed: int | None = None,
         prefill: int = 2048,
         pad_id: int = 0,
+        cuda_graph: bool | str = "auto",
     ) -> Int[Tensor, "B M"]:
         """The tokens that follow a prompt, M ≤ max_new_tokens of them, without the prompt.
 
@@ -74,11 +80,15 @@ class GenerativeModel(Model):
                 give the same tokens. None draws anew each time.
             prefill: tokens of the prompt that are read at once.
             pad_id: what fills rows that have stopped; an id outside the vocabulary excludes nothing from sampling.
+            cuda_graph: whether steps are recorded as a CUDA graph and replayed, once the state has the size that it
+                keeps. "auto" does so on CUDA devices, for models of `constant_state` and 64 tokens or more. True does
+                so for any number of tokens; on other devices its buffers are gone through without a graph. The tokens
+                are the same.
 
         Raises:
             TypeError: prompt is no tensor of token ids, or an option no number.
             ValueError: a shape or an option that does not fit, padding in the prompt, more tokens than max_length, a
-                model in training mode, or logits that are not numbers.
+                model in training mode, or logits that are not numbers; cuda_graph=True for a model whose state grows.
         """
         steps = self.generate_steps(
             prompt,
@@ -90,6 +100,7 @@ class GenerativeModel(Model):
             seed=seed,
             prefill=prefill,
             pad_id=pad_id,
+            cuda_graph=cuda_graph,
         )
         return torch.stack(list(steps), 1)
 
@@ -105,6 +116,7 @@ class GenerativeModel(Model):
         seed: int | None = None,
         prefill: int = 2048,
         pad_id: int = 0,
+        cuda_graph: bool | str = "auto",
     ) -> Iterator[Int[Tensor, "B"]]:
         """The columns of what `generate` returns, each (B,) as soon as it is sampled; arguments and errors as there.
 
@@ -150,7 +162,8 @@ class GenerativeModel(Model):
         # Weights that FSDP gathers in inference mode could not be trained on afterwards
         spread = any(hasattr(parameter, "device_mesh") for parameter in self.parameters())
         generate = (torch.no_grad() if spread else torch.inference_mode())(self._generate)
-        steps = generate(prompt.to(device), max_new_tokens, draw, stop, prefill, pad_id)
+        least = self._least_to_replay(cuda_graph, device, spread)
+        steps = generate(prompt.to(device), max_new_tokens, draw, stop, prefill, pad_id, least)
         return map(torch.clone, steps)  # outside inference mode, tensors as any others
 
     def _generate(
@@ -161,6 +174,7 @@ class GenerativeModel(Model):
         stop: list[int],
         prefill: int,
         pad_id: int,
+        least: int | None,
     ) -> Iterator[Tensor]:
         excluded = 0 <= pad_id < self.vocab_size and pad_id not in stop and self.vocab_size > 1
         state, logits = self.init_state(prompt.shape[0]), prompt.new_empty(0)
@@ -168,6 +182,7 @@ class GenerativeModel(Model):
             logits, state = self._next(piece, state)  # (B, vocab_size)
         stops = torch.tensor(stop, dtype=prompt.dtype, device=prompt.device)
         stopped = torch.zeros_like(prompt[:, 0], dtype=torch.bool)
+        replay = None
         for left in range(count - 1, -1, -1):
             if excluded:
                 logits[:, pad_id] = -torch.inf
@@ -177,8 +192,48 @@ class GenerativeModel(Model):
                 stopped = stopped | torch.isin(tokens, stops)
                 if stopped.all():
                     return
-            if left:
-                logits, state = self._next(tokens, state)  # rows that stopped go on unseen
+            if not left:
+                return
+            if replay is not None:  # rows that stopped go on unseen
+                logits = replay(tokens)
+                continue
+            before = None if least is None else state
+            logits, state = self._next(tokens, state)
+            if before is not None and least is not None and left > least:
+                least, replay = self._replay(tokens, before, state, least)
+
+    def _least_to_replay(self, cuda_graph: bool | str, device: torch.device, spread: bool) -> int | None:
+        """How many tokens must be left at least for a CUDA graph of a step; None for never."""
+        if cuda_graph not in ("auto", True, False):
+            raise ValueError(f"cuda_graph={cuda_graph!r}: expected 'auto', True or False")
+        reason = ""
+        if not self.constant_state:
+            reason = "the model's state grows with the context; give it a local scope, or position='exponential'"
+        elif spread:
+            reason = "weights that are spread over processes are gathered anew for each step"
+        if cuda_graph is True and reason:
+            raise ValueError(f"cuda_graph=True: {reason}, or leave cuda_graph out")
+        if not cuda_graph or reason or (cuda_graph == "auto" and device.type != "cuda"):
+            return None
+        return 0 if cuda_graph is True else WORTH
+
+    def _replay(
+        self, tokens: Tensor, before: LanguageModelState, state: LanguageModelState, least: int
+    ) -> tuple[int | None, Replay | None]:
+        """Steps from here on by a replay, if they are alike; else whether to ask again."""
+        found = changes(before, state)
+        if all(isinstance(one, tuple) for one, _ in found):  # sizes only: the state is not full yet
+            if found:
+                return least, None
+            reads = [*self.parameters(), *self.buffers(), *kept_of(self)]
+            try:
+                return least, Replay(self._next, tokens, state, reads)
+            except RuntimeError as error:
+                reason = f"a step cannot be recorded: {error}"
+        else:
+            reason = f"a step changes more of the state than tensors and counters: {found[0][0]} becomes {found[0][1]}"
+        warnings.warn(f"generate goes on without a CUDA graph, as {reason}", stacklevel=2)
+        return None, None
 
     @gathers
     def _next(self, tokens: Tensor, state: LanguageModelState) -> tuple[Tensor, LanguageModelState]:

@@ -12,7 +12,7 @@ from kernel_runs import check, needs_triton
 from problems import make
 
 from lambda_seq import functional as LF
-from lambda_seq.functional import launching
+from lambda_seq.functional import applying, launching
 from lambda_seq.functional.position import triton_lambdas, triton_weights
 from lambda_seq.functional.position.registry import REGISTRY
 from lambda_seq.functional.problem import Problem
@@ -66,6 +66,48 @@ def test_bfloat16_is_as_good_as_the_definitions(name, case, run, device):
 
 
 @needs_triton
+@pytest.mark.parametrize(
+    ("case", "dtype"),
+    [
+        *((case, torch.float32) for case in ("odd length", "intra-depth", "more heads than rows of a tile", "image")),
+        *((case, torch.float16) for case in ("masked", "image, intra-depth, masked")),
+    ],
+)
+@pytest.mark.parametrize("name", KERNELS)
+def test_with_a_content_lambda(name, case, dtype, run, device):
+    check(run(kernel_runs.compare, name, CASES[case] | {"content": True}, dtype, device.type), dtype)
+
+
+@needs_triton
+@pytest.mark.parametrize("name", KERNELS)
+def test_the_output_with_a_content_lambda_is_written_once(name, run, device):
+    """By the kernel that computes it, and no operation reads it, or writes a part of it, before or after."""
+    options = CASES["odd length"] | {"content": True}
+    assert run(kernel_runs.passes, name, options, device.type) == []
+    assert run(kernel_runs.passes, "banded", options, device.type) != []  # the sum is outside
+
+
+@needs_triton
+def test_calibration_tries_them_with_a_content_lambda(run, device):
+    assert REGISTRY.right[-1].content
+    assert run(kernel_runs.trials, "position", torch.float32, device.type, slice(-1, None)) == ["", ""]
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_content_lambda_is_counted_without_a_pass_over_the_output(name):
+    alone = problem((40,), (31,), heads=4, dim_key=16, dim_value=64).sizes._replace(X=2**20)
+    both = alone._replace(content=True)
+    work, together = (REGISTRY[name].count(sizes, False)[0] for sizes in (alone, both))
+    assert together.streamed == work.streamed
+    assert together.products - work.products <= both.N * both.H * both.K * both.V
+    backward = [REGISTRY[name].count(sizes, True)[0].streamed - work.streamed for sizes in (alone, both)]
+    queries = both.N * both.H * both.K
+    assert queries + both.outputs < backward[1] - backward[0] < 1.05 * (queries + both.outputs)  # read once more
+    outside = applying.count(both, False)[0].streamed
+    assert outside == 2 * both.outputs + queries
+
+
+@needs_triton
 @pytest.mark.parametrize("case", ["several tiles", "image"])
 @pytest.mark.parametrize("name", KERNELS)
 def test_small_tiles_meet_where_they_should(name, case, run, device):
@@ -83,17 +125,19 @@ def test_a_scope_of_several_tiles(run, device):
 @pytest.mark.parametrize("case", CAUSAL_IMAGE)
 @pytest.mark.parametrize("name", KERNELS)
 def test_two_runs_are_equal_bit_for_bit(name, case, run, device):
-    assert run(kernel_runs.twice, name, CASES[case], torch.float32, device.type) == []
+    options = CASES[case] | {"content": case != "causal"}
+    assert run(kernel_runs.twice, name, options, torch.float32, device.type) == []
 
 
 @needs_triton
+@pytest.mark.parametrize("content", [False, True])
 @pytest.mark.parametrize("case", ["odd length", "image"])
 @pytest.mark.parametrize("name", KERNELS)
-def test_products_are_counted(name, case, run, device):
+def test_products_are_counted(name, case, content, run, device):
     """Of whole tiles, so at the ends of rows there are fewer."""
     if device.type == "cuda":
         pytest.skip("the interpreter counts them")
-    counted, done = run(kernel_runs.products, name, CASES[case])
+    counted, done = run(kernel_runs.products, name, CASES[case] | {"content": content})
     for predicted, found in zip(counted, done, strict=True):
         assert 0.95 * found <= predicted <= 2 * found
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from lambda_seq.functional.position.kernels.tiles import load_values, store_values
+from lambda_seq.functional.position.kernels.tiles import load_lambda, load_values, store_values
 
 
 @triton.jit
@@ -83,15 +83,16 @@ def _grad_lambdas(
     return total.to(DOT)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("X", "blocks", "share", "shares"))
 def apply(
-    rows, value, embedding, output, H, U, K, V, Y, X, RY, RX, top, left, blocks, share, shares, width,
+    rows, value, embedding, content, output, H, U, K, V, Y, X, RY, RX, top, left, blocks, share, shares, width,
     BLOCK: tl.constexpr, COLUMNS: tl.constexpr, HEADS: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr,
-    DOT: tl.constexpr, BACKWARD: tl.constexpr, ONE: tl.constexpr,
+    DOT: tl.constexpr, BACKWARD: tl.constexpr, ONE: tl.constexpr, CONTENT: tl.constexpr,
 ):  # fmt: skip
     """The lambdas applied to queries, or, BACKWARD, to gradients of the output, which gives those of the queries.
 
-    Programs by (image row, share of its `blocks` blocks). `width` columns are the window of a block.
+    Programs by (image row, share of its `blocks` blocks). `width` columns are the window of a block. With CONTENT the
+    content lambda is a part of each.
     """
     image_row = tl.program_id(0).to(tl.int64) // shares
     part = tl.program_id(0) % shares
@@ -100,6 +101,8 @@ def apply(
     for block in range(part * share, tl.minimum((part + 1) * share, blocks)):
         first = block * BLOCK
         total = tl.zeros((BLOCK * KP, VP), tl.float32)
+        if CONTENT:
+            total += load_lambda(content, image_row // Y, tl.arange(0, BLOCK * KP) % KP, K, V, VP)
         for row in range(tl.maximum(top - y, 0), tl.minimum(RY, Y + top - y)):
             for u in range(U):
                 for column in range(0, width, COLUMNS):
@@ -125,7 +128,7 @@ def apply(
                 tl.store(output + start * V + place[:, None] * V + columns[None, :], found, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("X", "blocks"))
 def grad_value(
     grad, query, embedding, output, H, U, K, V, Y, X, RY, RX, top, left, blocks,
     BLOCK: tl.constexpr, COLUMNS: tl.constexpr, HEADS: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr,
@@ -148,7 +151,7 @@ def grad_value(
     store_values(output, total, image_row, column, u, X, U, V, COLUMNS, VP)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("X", "blocks", "tiles", "share"))
 def grad_embedding(
     grad, query, value, output, H, U, K, V, Y, X, RY, RX, top, left, blocks, tiles, share, windows,
     BLOCK: tl.constexpr, COLUMNS: tl.constexpr, HEADS: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr,

@@ -1,6 +1,7 @@
 """What both orders read and write: tiles of rows, of values and of embeddings, zero where there is nothing to read.
 
-Contiguous tensors: query (B, Y, X, H, K), value (B, Y, X, U, V), embedding (U, K, RY, RX), output (B, Y, X, H, V).
+Contiguous tensors: query (B, Y, X, H, K), value (B, Y, X, U, V), embedding (U, K, RY, RX), output (B, Y, X, H, V), and
+the content lambda (B, K, V), in float32, where there is one.
 `image_row` is b · Y + y, an int64, and so is where a tile begins in these tensors. Within a tile, and in the embedding,
 which is smaller, offsets are int32.
 """
@@ -52,3 +53,12 @@ def load_taps(embedding, u, row, first, K, RY, RX, COUNT: tl.constexpr, KP: tl.c
     inside = (keys < K)[:, None] & ((offsets >= 0) & (offsets < RX))[None, :]
     lines = ((u * K + keys) * RY + row) * RX  # where the row of the scope begins for each key
     return tl.load(embedding + lines[:, None] + offsets[None, :], mask=inside, other=0.0).to(DOT)
+
+
+@triton.jit
+def load_lambda(content, b, keys, K, V, VP: tl.constexpr):
+    """Rows of the content lambda of a batch entry, (keys, VP), in float32; zero where there are no such keys."""
+    columns = tl.arange(0, VP)
+    start = content + tl.cast(b, tl.int64) * K * V
+    inside = (keys < K)[:, None] & (columns < V)[None, :]
+    return tl.load(start + keys[:, None] * V + columns[None, :], mask=inside, other=0.0)

@@ -16,7 +16,14 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from lambda_seq.functional.position.kernels.tiles import load_rows, load_taps, load_values, store_rows, store_values
+from lambda_seq.functional.position.kernels.tiles import (
+    load_lambda,
+    load_rows,
+    load_taps,
+    load_values,
+    store_rows,
+    store_values,
+)
 
 
 @triton.jit
@@ -43,13 +50,13 @@ def _by_offset(weights, place, last, OFFSETS: tl.constexpr, COLUMNS: tl.constexp
     return tl.where(inside, tl.gather(weights, tl.where(inside, column, 0), 1), 0.0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("X", "blocks"))
 def forward(
-    query, value, embedding, output, H, U, K, V, Y, X, RY, RX, top, left, blocks,
+    query, value, embedding, content, output, H, U, K, V, Y, X, RY, RX, top, left, blocks,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, OFFSETS: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr,
-    DOT: tl.constexpr,
+    DOT: tl.constexpr, CONTENT: tl.constexpr,
 ):  # fmt: skip
-    """Output of a tile of rows; one program for each, `blocks` in an image row."""
+    """Output of a tile of rows, with CONTENT of the content lambda, too; one program for each, `blocks` in a row."""
     image_row = tl.program_id(0).to(tl.int64) // blocks  # b · Y + y
     first = (tl.program_id(0) % blocks) * ROWS
     y = (image_row % Y).to(tl.int32)
@@ -57,6 +64,9 @@ def forward(
     base = image_row * X * H + first
     queries = load_rows(query + base * K, live, K, ROWS, KP, DOT)  # (ROWS, KP)
     total = tl.zeros((ROWS, VP), tl.float32)
+    if CONTENT:
+        lambdas = load_lambda(content, image_row // Y, tl.arange(0, KP), K, V, VP).to(DOT)
+        total = tl.dot(queries, lambdas, total, input_precision="tf32x3")
     begin, end = tl.maximum(n - left, 0), tl.minimum(last + RX - left, X)
     for row in range(tl.maximum(top - y, 0), tl.minimum(RY, Y + top - y)):
         for u in range(U):
@@ -69,11 +79,11 @@ def forward(
     store_rows(output + base * V, total, live, V, ROWS, VP)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("X", "blocks"))
 def grad_query(
-    grad, value, embedding, output, H, U, K, V, Y, X, RY, RX, top, left, blocks,
+    grad, value, embedding, content, output, H, U, K, V, Y, X, RY, RX, top, left, blocks,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, OFFSETS: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr,
-    DOT: tl.constexpr,
+    DOT: tl.constexpr, CONTENT: tl.constexpr,
 ):  # fmt: skip
     """Gradient of a tile of queries, into `output`; programs as in `forward`."""
     image_row = tl.program_id(0).to(tl.int64) // blocks
@@ -83,6 +93,9 @@ def grad_query(
     base = image_row * X * H + first
     grads = load_rows(grad + base * V, live, V, ROWS, VP, DOT)  # (ROWS, VP)
     total = tl.zeros((ROWS, KP), tl.float32)
+    if CONTENT:
+        lambdas = load_lambda(content, image_row // Y, tl.arange(0, KP), K, V, VP).to(DOT)
+        total = tl.dot(grads, tl.trans(lambdas), total, input_precision="tf32x3")
     begin, end = tl.maximum(n - left, 0), tl.minimum(last + RX - left, X)
     for row in range(tl.maximum(top - y, 0), tl.minimum(RY, Y + top - y)):
         for u in range(U):
@@ -95,7 +108,7 @@ def grad_query(
     store_rows(output + base * K, total, live, K, ROWS, KP)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("X", "blocks"))
 def grad_value(
     grad, query, embedding, output, H, U, K, V, Y, X, RY, RX, top, left, blocks,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, OFFSETS: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr,
@@ -123,7 +136,7 @@ def grad_value(
     store_values(output, total, image_row, column, u, X, U, V, COLUMNS, VP)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("X", "blocks", "tiles", "share"))
 def grad_embedding(
     grad, query, value, output, H, U, K, V, Y, X, RY, RX, top, left, blocks, tiles, share, tap_blocks,
     ROWS: tl.constexpr, TAPS: tl.constexpr, COLUMNS: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr,
