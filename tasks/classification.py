@@ -1,4 +1,4 @@
-"""Classification of images and sequences."""
+"""Classification of images and sequences: one class a row, or several labels, as the data say."""
 
 from __future__ import annotations
 
@@ -10,24 +10,31 @@ from torchmetrics import MetricCollection
 
 from lambda_seq.layers import UNSHARDED
 from lambda_seq.layers.norm import BatchNorm
-from lambda_seq.models.heads import Classes
-from lambda_seq.tasks.callbacks.predictions import ClassTable
+from lambda_seq.tasks.answers import Answer, answer_for
+from lambda_seq.tasks.callbacks.predictions import Table
 from lambda_seq.tasks.data.batches import answer_by_document
 from lambda_seq.tasks.facts import Facts
-from lambda_seq.tasks.metrics import evaluation_metrics, full, training_metrics
+from lambda_seq.tasks.metrics import full
 from lambda_seq.tasks.mixing import Mixing
 from lambda_seq.tasks.supervised import Supervised
 from lambda_seq.tasks.training import Batch
 
 
 class Classification(Supervised):
-    """A network of the registry, trained with cross entropy to tell classes apart.
+    """A network of the registry, trained to answer what the data know of each row: `facts.target`.
+
+    That is one class of several, by cross entropy, or any of several labels, by the binary cross entropy of each.
+    `tasks.answers` has loss, metrics and predictions of each kind.
 
     Args:
         network: name of the network; `python -c "from lambda_seq import list_models; print(list_models())"` lists them.
         options: arguments of the network. Sizes that follow from the data (num_classes, in_channels, vocab_size,
             image_size, max_length) are filled in where the network takes them and nothing else is given.
-        label_smoothing: probability spread evenly over all classes in the target, from 0 to below 1.
+        label_smoothing: probability spread evenly over all classes in the target, from 0 to below 1; of several labels
+            the part of each target that is 1/2.
+        class_weight: factors of the training loss: "balanced", by which rare classes count as much as others, a number
+            for each class in their order, or numbers by name, such as {"spam": 5}, 1 for others. Of several labels they
+            are of rows that have the label. Figures of validation and test are not weighted.
         mixup: mix each training row, a picture or a sequence of samples or vectors, with another one, in shares drawn
             from Beta(mixup, mixup), such as 0.2. Targets follow; train/accuracy counts the class of the greater share.
         cutmix: as mixup, of pictures only, but a rectangle of the other picture is pasted over, such as 1.0. With both,
@@ -37,7 +44,7 @@ class Classification(Supervised):
         training: as for `Supervised`.
     """
 
-    monitor = ("val/accuracy", "max")
+    monitor = ("val/accuracy", "max")  # of one class; `judged_by` says that of others
     shares_sequences = True
     compared = "accuracy"
     head = "classes"
@@ -47,6 +54,7 @@ class Classification(Supervised):
         network: str,
         options: dict[str, Any] | None = None,
         label_smoothing: float = 0.0,
+        class_weight: list[float] | dict[str, float] | str | None = None,
         mixup: float = 0.0,
         cutmix: float = 0.0,
         norm_momentum: float | None = None,
@@ -55,22 +63,29 @@ class Classification(Supervised):
     ) -> None:
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing={label_smoothing}: expected a number from 0 to below 1")
-        self.label_smoothing, self.norm_momentum = label_smoothing, norm_momentum
+        self.label_smoothing, self.class_weight = label_smoothing, class_weight
+        self.norm_momentum = norm_momentum
         self.mixing = Mixing(mixup, cutmix)
         super().__init__(network, options, facts=facts, **training)
 
     def build(self, facts: Facts | Mapping[str, Any] | None) -> None:
-        """The network, and metrics of so many classes.
+        """The network, and loss and metrics of what the data know of rows.
 
         Raises:
-            ValueError: there are no classes, or an option does not apply to such data or network.
+            ValueError: that is nothing, or an option does not apply to such data or network.
         """
-        if facts and Facts.of(facts).labels is None:
-            raise ValueError(
-                "facts: the data have no labels to tell apart; choose data that have, or LanguageModelling"
-            )
+        if facts:
+            facts = Facts.of(facts)
+            if facts.labels is None:
+                raise ValueError(
+                    "facts: the data have no labels to tell apart; choose data that have, or LanguageModelling"
+                )
+            self.answers: Answer = answer_for(facts)
+            self.head, self.head_options = self.answers.head, self.answers.head_options
+            self.compared = self.answers.compared
+            objective = self.answers.objective(self.label_smoothing, self.class_weight)
         super().build(facts)
-        self.objective = Classes(label_smoothing=self.label_smoothing)
+        self.objective = objective
         self.check_pictures(cutmix=self.mixing.cutmix)
         if self.mixing and self.network.input_kind == "tokens":
             raise ValueError(
@@ -82,22 +97,30 @@ class Classification(Supervised):
 
     @property
     def labels(self) -> list[str]:
-        """Names of the classes, in the order of their numbers."""
+        """Names of the classes or labels, in order."""
         return self.facts.labels or []
 
     def metrics(self, stage: str) -> MetricCollection:
-        """Accuracy and F1, and of validation and test the calibration error."""
-        return (training_metrics if stage == "train" else evaluation_metrics)(len(self.labels))
+        """As `tasks.answers` has them for such data."""
+        return self.answers.metrics(stage)
+
+    def report_metrics(self) -> MetricCollection | None:
+        """What is counted of each class; None where there are none."""
+        return self.answers.report_metrics()
+
+    def judged_by(self, facts: Facts) -> tuple[str, str]:
+        """That of what the data know of rows."""
+        return answer_for(facts).monitor
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, classes) of a batch with "x" and perhaps "mask"; B documents, or clips, if they are in windows."""
         if "document" not in batch:
             return super().forward(batch)
         whole = super().forward
-        return answer_by_document(lambda x, mask: whole({"x": x, "mask": mask}), batch)
+        return answer_by_document(lambda x, mask: whole({"x": x, "mask": mask}), batch, self.network.objective)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Cross entropy of a batch, with label smoothing; metrics count the class that a target has most of."""
+        """The loss of a batch, with label smoothing and weights; metrics count what a mixed target has most of."""
         if not self.mixing:
             return super().training_step(batch, batch_index)
         x, mask = self.inputs(batch)
@@ -105,21 +128,21 @@ class Classification(Supervised):
         mixed, target, mask = self.mixing(
             x, batch["label"], len(self.labels), mask, agreed=lambda share: context.gather(share)[0]
         )
-        return self.learn(full(self.answer(mixed, mask)), target, target.argmax(-1))
+        return self.learn(full(self.answer(mixed, mask)), target, self.answers.counted(target))
 
     def evaluate(self, stage: str, batch: Batch, batch_index: int) -> dict[str, Tensor]:
-        """As of all tasks; "probabilities" (B, classes) and "labels" (B,)."""
+        """As of all tasks; returned is what `tasks.answers` has for callbacks."""
         found = super().evaluate(stage, batch, batch_index)
-        return {"probabilities": found["answers"], "labels": found["labels"]}
+        return self.answers.evaluated(found["answers"], found["labels"])
 
     def predict_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
-        """Row names and class probabilities (B, classes)."""
+        """Row names and answers, of classes their probabilities (B, classes)."""
         found = super().predict_step(batch, batch_index)
-        return {"id": found["id"], "probabilities": found["answers"]}
+        return {"id": found["id"], **self.answers.predicted(found["answers"])}
 
-    def prediction_table(self) -> ClassTable:
-        """A column of each class."""
-        return ClassTable(self.labels)
+    def prediction_table(self) -> Table:
+        """As `tasks.answers` has it."""
+        return self.answers.table()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another network or of other classes, saying which is which.
@@ -133,7 +156,13 @@ class Classification(Supervised):
                 "--model.init_from, to start from its weights"
             )
         super().on_load_checkpoint(checkpoint)
-        labels = Facts.from_dict(checkpoint["hyper_parameters"]["facts"]).labels or []
+        theirs = Facts.from_dict(checkpoint["hyper_parameters"]["facts"])
+        labels, kinds = theirs.labels or [], (theirs.target.kind, self.facts.target.kind)
+        if kinds[0] != kinds[1]:
+            raise ValueError(
+                f"ckpt_path: the checkpoint has learned {kinds[0]} of rows, and the data have {kinds[1]}; give the data "
+                f"it was trained with as --data.path, or --data.target.kind {kinds[0]}"
+            )
         if labels != self.labels:
             raise ValueError(
                 f"ckpt_path: the checkpoint knows other classes than the data.\n  checkpoint: {', '.join(labels)}\n"

@@ -9,6 +9,8 @@ import numpy as np
 
 from lambda_seq.models.heads import Objective
 
+THRESHOLD = 0.5  # the least probability of a label that is answered
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -66,7 +68,7 @@ def prediction(name: str, answer: np.ndarray, objective: Objective, names: Seque
         return Prediction(name, answer, label, [label], chances)
     if objective.name == "labels":
         chances = dict(zip(names, answer.tolist(), strict=True))
-        return Prediction(name, answer, None, [one for one, chance in chances.items() if chance >= 0.5], chances)
+        return Prediction(name, answer, None, [one for one, chance in chances.items() if chance >= THRESHOLD], chances)
     if objective.name == "positions":
         return Prediction(name, answer, None, [names[index] for index in answer.argmax(-1).tolist()])
     return Prediction(name, answer)

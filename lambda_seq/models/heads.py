@@ -17,6 +17,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import torch
@@ -111,6 +112,10 @@ class Objective:
         """What logits say, in float32 or wider."""
         return wide(logits).softmax(-1)
 
+    def logits(self, answers: Tensor) -> Tensor:
+        """Logits that say this, such as the mean of several answers."""
+        return answers.clamp_min(torch.finfo(answers.dtype).tiny).log()
+
 
 _HEADS: dict[str, type[Objective]] = {}
 
@@ -130,11 +135,17 @@ def register_head(kind: type[Objective]) -> type[Objective]:
 @register_head
 @dataclass(frozen=True)
 class Classes(Objective):
-    """One class of several. Targets may be probabilities (B, classes), too."""
+    """One class of several. Targets may be probabilities (B, classes), too.
+
+    Args:
+        label_smoothing: probability spread evenly over all classes in the target.
+        weight: factor of the loss of each class; the loss stays a mean over rows.
+    """
 
     name = "classes"
 
     label_smoothing: float = 0.0
+    weight: tuple[float, ...] | None = None
 
     def known(self, target: Tensor) -> Bool[Tensor, " B"]:
         """Rows with a class; one with probabilities has."""
@@ -143,16 +154,29 @@ class Classes(Objective):
     def losses(self, logits: Float[Tensor, "B classes"], target: Shaped[Tensor, "B ..."]) -> Float[Tensor, " B"]:
         """Cross entropy of each row."""
         return F.cross_entropy(
-            logits, target, ignore_index=IGNORED, label_smoothing=self.label_smoothing, reduction="none"
+            logits,
+            target,
+            weight=_weights(self.weight, logits.dtype, logits.device),
+            ignore_index=IGNORED,
+            label_smoothing=self.label_smoothing,
+            reduction="none",
         )
 
 
 @register_head
 @dataclass(frozen=True)
 class Labels(Objective):
-    """Any number of several labels; NaN for one that is not known."""
+    """Any number of several labels; NaN for one that is not known.
+
+    Args:
+        label_smoothing: part of each target that is 1/2 in place of 0 or 1.
+        weight: factor of the loss of each label where a row has it.
+    """
 
     name, answer, said = "labels", "logits of {} labels", "a probability of each (B, labels)"
+
+    label_smoothing: float = 0.0
+    weight: tuple[float, ...] | None = None
 
     def known(self, target: Tensor) -> Bool[Tensor, "B labels"]:
         """Those that are."""
@@ -160,11 +184,17 @@ class Labels(Objective):
 
     def losses(self, logits: Float[Tensor, "B labels"], target: Shaped[Tensor, "B labels"]) -> Tensor:
         """Binary cross entropy of each label (B, labels)."""
-        return F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype).nan_to_num(), reduction="none")
+        goal = target.to(logits.dtype).nan_to_num().lerp(logits.new_tensor(0.5), self.label_smoothing)
+        weight = _weights(self.weight, logits.dtype, logits.device)
+        return F.binary_cross_entropy_with_logits(logits, goal, pos_weight=weight, reduction="none")
 
     def answers(self, logits: Tensor) -> Tensor:
         """The probability of each label."""
         return wide(logits).sigmoid()
+
+    def logits(self, answers: Tensor) -> Tensor:
+        """Logits of these probabilities."""
+        return answers.logit(eps=torch.finfo(answers.dtype).eps)
 
 
 class _Numbers(Objective):
@@ -181,6 +211,9 @@ class _Numbers(Objective):
 
     def answers(self, logits: Tensor) -> Tensor:
         return wide(logits)
+
+    def logits(self, answers: Tensor) -> Tensor:
+        return answers
 
 
 @register_head
@@ -369,6 +402,12 @@ def make_objective(head: str, options: Mapping[str, Any] | None = None) -> Objec
             has = f"it has {', '.join(accepted)}" if accepted else "it has none"
             raise TypeError(f"head_options: head={head!r} has no option {name!r}: {has}")
     return kind(**(options or {}))
+
+
+@lru_cache(maxsize=16)
+def _weights(given: tuple[float, ...] | None, dtype: torch.dtype, device: torch.device) -> Tensor | None:
+    """Weights on a device, which are brought there once."""
+    return None if given is None else torch.tensor(given, dtype=dtype, device=device)
 
 
 def wide(x: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor
 
+from lambda_seq.inference.answers import THRESHOLD
 from lambda_seq.tasks.callbacks.pictures import Shown, draw_sheet
 from lambda_seq.tasks.checkpointing.storage import PARTIAL
 from lambda_seq.tasks.locks import lock
@@ -66,6 +67,20 @@ class ClassTable:
     def rest(self) -> list[list[Any]]:
         """Nothing."""
         return []
+
+
+class LabelTable(ClassTable):
+    """A row for each prediction: id, the labels of probability 1/2 or more as a JSON list, and that of each label."""
+
+    def rows(self, prediction: dict[str, Any]) -> list[list[Any]]:
+        """The rows of a batch: "id", names, and "probabilities" (B, labels)."""
+        return [
+            [name, None if any(map(math.isnan, row)) else json.dumps(self._above(row), ensure_ascii=False), *row]
+            for name, row in zip(prediction["id"], prediction["probabilities"].tolist(), strict=True)
+        ]
+
+    def _above(self, row: list[float]) -> list[str]:
+        return [label for label, chance in zip(self.labels, row, strict=True) if chance >= THRESHOLD]
 
 
 class AnswerTable:
@@ -156,7 +171,8 @@ class PredictionFile(BasePredictionWriter):
 
     The id is the file of an image or text that has one, otherwise the number of the row. Of classification the columns
     are `id`, `input` (the text, or the path of the file), `label` (the true one, if there is a column of such),
-    `prediction` (the likeliest class) and, for each class, `probability: CLASS`; of language modelling `id`, `tokens`,
+    `prediction` (the likeliest class, or of several labels those of probability 1/2 or more, as a JSON list) and, for
+    each class or label, `probability: CLASS`; of language modelling `id`, `tokens`,
     `bytes`, `loss` (nats per token) and `bits_per_byte`. Of pictures a contact sheet is drawn beside the file, as PNG,
     of those that the network is most and least certain of.
 
@@ -222,7 +238,7 @@ class PredictionFile(BasePredictionWriter):
         if self._known is not None:
             rows = [[name, *self._known.of(name), *row] for name, *row in rows]
         self._write(rows)
-        if isinstance(self._table, ClassTable):
+        if type(self._table) is ClassTable:  # of several labels none is the surest
             self.sheet.add(batch, prediction, self._table.labels)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

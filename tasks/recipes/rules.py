@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from lambda_seq.tasks.data import ClassificationData
-from lambda_seq.tasks.data.labels import Rows
+from lambda_seq.tasks.data.labels import Rows, rows_with
 from lambda_seq.tasks.recipes.registry import Choice, Measured
 
 Value = TypeVar("Value")
@@ -29,9 +29,10 @@ def by(table: Steps[Value], number: float) -> Value:
 def counted(data: ClassificationData) -> dict[str, Any]:
     """What all data for classification have: rows, those to validate on, and those of each class."""
     rows, labels = data.split("train"), data.split("train").labels
-    counts = np.bincount(labels, minlength=len(data.labels)).tolist() if labels is not None else []
+    counts = rows_with(labels, len(data.labels)).tolist() if labels is not None else []
     validation = len(data.splits["validation"]) if "validation" in data.splits else 0
-    return {"rows": len(rows), "validation": validation, "classes": tuple(counts)}
+    several = data.target_kind == "labels"
+    return {"rows": len(rows), "validation": validation, "classes": tuple(counts), "several": several}
 
 
 def spread(rows: Rows, most: int) -> Rows:
@@ -76,7 +77,7 @@ def epochs(measured: Measured, steps: Steps[int], batch: Choice) -> Choice:
 def monitors(measured: Measured) -> list[Choice]:
     """The mean F1 of the classes where these are uneven; a network that forgets small classes has a good accuracy."""
     classes = [count for count in measured.classes if count]
-    if len(classes) < 2 or not measured.validation or max(classes) < UNEVEN * min(classes):
+    if measured.several or len(classes) < 2 or not measured.validation or max(classes) < UNEVEN * min(classes):
         return []
     sizes = f"the greatest class has {max(classes):,} rows, the smallest {min(classes):,}"
     return [Choice(MONITOR, "val/f1", f"{sizes}, and accuracy is of the great ones")]
@@ -95,7 +96,7 @@ def of_network(options: Iterable[tuple[str, Any]], why: str) -> list[Choice]:
 def classes_in_words(measured: Measured) -> str:
     """How many classes there are, and of how many rows if these are uneven."""
     counts = [count for count in measured.classes if count]
-    named = f"{len(measured.classes)} classes"
+    named = f"{len(measured.classes)} {'labels' if measured.several else 'classes'}"
     if counts and max(counts) >= UNEVEN * min(counts):
         named += f" of {min(counts):,} to {max(counts):,}"
     return named

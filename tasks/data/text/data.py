@@ -21,6 +21,7 @@ from lambda_seq.tasks.data.reading.documents import TextItems, find_text_column,
 from lambda_seq.tasks.data.reading.notes import note
 from lambda_seq.tasks.data.reading.text_files import file_names, has_text_files, load_text_files
 from lambda_seq.tasks.data.reading.tokens import Tokens
+from lambda_seq.tasks.data.targets import TargetOptions
 from lambda_seq.tasks.data.text.windows import PARTS, WholeDocuments, WindowItems, pad_documents
 from lambda_seq.tasks.facts import Facts, Vocabulary
 
@@ -67,6 +68,7 @@ class TextData(ClassificationData):
         table: how csv, tsv, jsonl and json files are written, where that is not to be guessed.
         drop_incomplete: leave out rows without a label or with nothing in the column of texts, and say how many; they
             are refused, or stay as empty texts otherwise.
+        target: what is known of a row: one class, any of several labels, or numbers, where that is not to be guessed.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class TextData(ClassificationData):
         predict_path: str | None = None,
         table: TableOptions = TableOptions(),  # noqa: B008 - frozen
         drop_incomplete: bool = False,
+        target: TargetOptions = TargetOptions(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__(
             path,
@@ -104,6 +107,7 @@ class TextData(ClassificationData):
             predict_path=predict_path,
             table=table,
             drop_incomplete=drop_incomplete,
+            target=target,
         )
         for name, number in (("max_length", max_length), ("pad_to_multiple", pad_to_multiple)):
             if number < 1:
