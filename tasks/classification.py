@@ -1,4 +1,4 @@
-"""Classification of images and sequences: one class a row, or several labels, as the data say."""
+"""Classification of images and sequences: one class a row, several labels, or numbers, as the data say."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from lambda_seq.tasks.training import Batch
 class Classification(Supervised):
     """A network of the registry, trained to answer what the data know of each row: `facts.target`.
 
-    That is one class of several, by cross entropy, or any of several labels, by the binary cross entropy of each.
-    `tasks.answers` has loss, metrics and predictions of each kind.
+    That is one class of several, by cross entropy; any of several labels, by the binary cross entropy of each; or
+    numbers, by their squared errors. `tasks.answers` has loss, metrics and predictions of each kind.
 
     Args:
         network: name of the network; `python -c "from lambda_seq import list_models; print(list_models())"` lists them.
@@ -35,6 +35,8 @@ class Classification(Supervised):
         class_weight: factors of the training loss: "balanced", by which rare classes count as much as others, a number
             for each class in their order, or numbers by name, such as {"spam": 5}, 1 for others. Of several labels they
             are of rows that have the label. Figures of validation and test are not weighted.
+        huber: of numbers: errors beyond so many standard deviations count by their size, no more by its square, such
+            as 1.0.
         mixup: mix each training row, a picture or a sequence of samples or vectors, with another one, in shares drawn
             from Beta(mixup, mixup), such as 0.2. Targets follow; train/accuracy counts the class of the greater share.
         cutmix: as mixup, of pictures only, but a rectangle of the other picture is pasted over, such as 1.0. With both,
@@ -55,6 +57,7 @@ class Classification(Supervised):
         options: dict[str, Any] | None = None,
         label_smoothing: float = 0.0,
         class_weight: list[float] | dict[str, float] | str | None = None,
+        huber: float | None = None,
         mixup: float = 0.0,
         cutmix: float = 0.0,
         norm_momentum: float | None = None,
@@ -64,7 +67,7 @@ class Classification(Supervised):
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing={label_smoothing}: expected a number from 0 to below 1")
         self.label_smoothing, self.class_weight = label_smoothing, class_weight
-        self.norm_momentum = norm_momentum
+        self.huber, self.norm_momentum = huber, norm_momentum
         self.mixing = Mixing(mixup, cutmix)
         super().__init__(network, options, facts=facts, **training)
 
@@ -83,7 +86,7 @@ class Classification(Supervised):
             self.answers: Answer = answer_for(facts)
             self.head, self.head_options = self.answers.head, self.answers.head_options
             self.compared = self.answers.compared
-            objective = self.answers.objective(self.label_smoothing, self.class_weight)
+            objective = self.answers.objective(self.label_smoothing, self.class_weight, self.huber)
         super().build(facts)
         self.objective = objective
         self.check_pictures(cutmix=self.mixing.cutmix)
@@ -160,8 +163,8 @@ class Classification(Supervised):
         labels, kinds = theirs.labels or [], (theirs.target.kind, self.facts.target.kind)
         if kinds[0] != kinds[1]:
             raise ValueError(
-                f"ckpt_path: the checkpoint has learned {kinds[0]} of rows, and the data have {kinds[1]}; give the data "
-                f"it was trained with as --data.path, or --data.target.kind {kinds[0]}"
+                f"ckpt_path: the checkpoint has learned {kinds[0]} of rows, and the data have {kinds[1]}; give the "
+                f"data it was trained with as --data.path, or --data.target.kind {kinds[0]}"
             )
         if labels != self.labels:
             raise ValueError(

@@ -18,7 +18,7 @@ import numpy as np
 
 from lambda_seq.inference.answers import Generation, Prediction
 from lambda_seq.inference.predictor import load_predictor
-from lambda_seq.tasks.callbacks.predictions import WRITERS, Writer
+from lambda_seq.tasks.callbacks.predictions import WRITERS, Writer, number_columns
 from lambda_seq.tasks.checkpointing.storage import PARTIAL
 from lambda_seq.tasks.data.audio.data import AUDIO_NAMES
 from lambda_seq.tasks.data.audio.files import load_audio
@@ -205,6 +205,8 @@ def columns(answer: Any) -> dict[str, tuple[str, Any]]:
     """The cells of an answer: type and value of each column."""
     if isinstance(answer, Generation):
         return {"text": ("string", answer.text)}
+    if answer.numbers is not None:
+        return {name: ("float32", value) for name, value in number_columns(answer.numbers).items()}
     if answer.labels is None:
         return {"answer": ("string", json.dumps(answer.answer.tolist()))}
     label = json.dumps(answer.labels, ensure_ascii=False) if answer.label is None else answer.label
@@ -216,6 +218,7 @@ def said(row: Row, answer: Any) -> str:
     """A line of an answer."""
     (_, found), *_ = columns(answer).values()
     certain = "" if isinstance(answer, Generation) or answer.label is None else f" ({answer.probability:.3f})"
+    found = found if isinstance(found, str) else f"{found:.6g}"
     return f"{_short(row.shown or row.id)}: {_short(found)}{certain}"
 
 

@@ -24,6 +24,7 @@ class Prediction:
         labels: that class alone, of the head "labels" all whose probability is at least 0.5, of "positions" the
             likeliest class of each position; None for others.
         probabilities: of each class by its name, of heads "classes" and "labels"; None for others.
+        numbers: by their names, of the head "numbers"; None for others.
     """
 
     id: str
@@ -31,6 +32,7 @@ class Prediction:
     label: str | None = None
     labels: list[str] | None = None
     probabilities: dict[str, float] | None = field(default=None, repr=False)
+    numbers: dict[str, float] | None = None
 
     @property
     def probability(self) -> float | None:
@@ -71,4 +73,6 @@ def prediction(name: str, answer: np.ndarray, objective: Objective, names: Seque
         return Prediction(name, answer, None, [one for one, chance in chances.items() if chance >= THRESHOLD], chances)
     if objective.name == "positions":
         return Prediction(name, answer, None, [names[index] for index in answer.argmax(-1).tolist()])
+    if objective.name == "numbers":
+        return Prediction(name, answer, numbers=dict(zip(names, answer.tolist(), strict=True)))
     return Prediction(name, answer)

@@ -3,7 +3,7 @@
     name         features are   target                      loss                answer
     classes      pooled         (B,) class numbers          cross entropy       probabilities (B, classes)
     labels       pooled         (B, labels) 0 or 1          binary c. e.        probability of each (B, labels)
-    numbers      pooled         (B, numbers)                squared error       numbers (B, numbers)
+    numbers      pooled         (B, numbers)                squared, or Huber's numbers (B, numbers)
     positions    one by one     (B, M) class numbers        cross entropy       probabilities (B, M, classes)
     tokens       one by one     (B, M) or (B, M, S) ids     cross entropy       probabilities (B, M, [S,] ids)
     values       one by one     (B, M, S · channels)        squared error       values (B, M, S · channels)
@@ -15,9 +15,8 @@ M are the positions, or behind strides the frames, of S positions each.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import lru_cache
 from typing import Any, ClassVar
 
 import torch
@@ -26,6 +25,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from lambda_seq.layers import checks
+from lambda_seq.models.head_layers import Normalize, TiedLinear, on_device, wide
 from lambda_seq.models.inputs import INPUTS, WORD_IDS
 
 IGNORED = -100  # a class number or token id that is not known, which no loss counts
@@ -145,7 +145,7 @@ class Classes(Objective):
     name = "classes"
 
     label_smoothing: float = 0.0
-    weight: tuple[float, ...] | None = None
+    weight: Sequence[float] | None = None
 
     def known(self, target: Tensor) -> Bool[Tensor, " B"]:
         """Rows with a class; one with probabilities has."""
@@ -156,7 +156,7 @@ class Classes(Objective):
         return F.cross_entropy(
             logits,
             target,
-            weight=_weights(self.weight, logits.dtype, logits.device),
+            weight=on_device(self.weight, logits.dtype, logits.device),
             ignore_index=IGNORED,
             label_smoothing=self.label_smoothing,
             reduction="none",
@@ -176,7 +176,7 @@ class Labels(Objective):
     name, answer, said = "labels", "logits of {} labels", "a probability of each (B, labels)"
 
     label_smoothing: float = 0.0
-    weight: tuple[float, ...] | None = None
+    weight: Sequence[float] | None = None
 
     def known(self, target: Tensor) -> Bool[Tensor, "B labels"]:
         """Those that are."""
@@ -185,7 +185,7 @@ class Labels(Objective):
     def losses(self, logits: Float[Tensor, "B labels"], target: Shaped[Tensor, "B labels"]) -> Tensor:
         """Binary cross entropy of each label (B, labels)."""
         goal = target.to(logits.dtype).nan_to_num().lerp(logits.new_tensor(0.5), self.label_smoothing)
-        weight = _weights(self.weight, logits.dtype, logits.device)
+        weight = on_device(self.weight, logits.dtype, logits.device)
         return F.binary_cross_entropy_with_logits(logits, goal, pos_weight=weight, reduction="none")
 
     def answers(self, logits: Tensor) -> Tensor:
@@ -219,9 +219,52 @@ class _Numbers(Objective):
 @register_head
 @dataclass(frozen=True)
 class Numbers(_Numbers):
-    """Numbers of a whole input, as in regression."""
+    """Numbers of a whole input, as in regression: mean + std · logits.
+
+    The loss is of their errors in units of `std`.
+
+    Args:
+        mean, std: of each number; None for 0 and 1.
+        huber: errors beyond so many units count by their size, no more by its square; None for the square of all.
+
+    Raises:
+        ValueError: a number out of range, or not as many of `mean` as of `std`.
+    """
 
     name, answer, said = "numbers", "{} numbers", "numbers (B, numbers)"
+
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    huber: float | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.mean or ()) != len(self.std or ()):
+            raise ValueError(f"mean={self.mean}, std={self.std}: expected as many of both, one for each number")
+        if not all(one > 0 for one in self.std or ()):
+            raise ValueError(f"std={self.std}: expected numbers above 0")
+        if self.huber is not None and not self.huber > 0:
+            raise ValueError(f"huber={self.huber}: expected a number above 0, such as 1.0, or None")
+
+    def losses(self, logits: Float[Tensor, "B numbers"], target: Float[Tensor, "B numbers"]) -> Tensor:
+        """Squared or Huber's error of each number, in units of `std`."""
+        goal = self.logits(wide(target).nan_to_num()).to(logits.dtype)
+        if self.huber is None:
+            return (logits - goal).square()
+        return 2 * F.huber_loss(logits, goal, delta=self.huber, reduction="none")
+
+    def answers(self, logits: Tensor) -> Tensor:
+        """The numbers."""
+        found, (mean, std) = wide(logits), self._units(logits)
+        return found if mean is None or std is None else found * std + mean
+
+    def logits(self, answers: Tensor) -> Tensor:
+        """These numbers in units of `std`, from `mean` on."""
+        mean, std = self._units(answers)
+        return answers if mean is None or std is None else (answers - mean) / std
+
+    def _units(self, like: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        return on_device(self.mean, dtype, like.device), on_device(self.std, dtype, like.device)
 
 
 @register_head
@@ -359,26 +402,6 @@ class Embedding(Objective):
         return wide(logits)
 
 
-class TiedLinear(nn.Module):
-    """x · Eᵀ / √dim, of an embedding E (ids, dim) whose entries have variance 1: logits of ids, without weights."""
-
-    def __init__(self, embedding: nn.Embedding) -> None:
-        super().__init__()
-        self._embedding = (embedding,)  # no module of this one's: its weight has one name, and one owner
-
-    def forward(self, x: Float[Tensor, "*B dim"]) -> Float[Tensor, "*B ids"]:
-        """Logits of each id."""
-        return F.linear(x * x.shape[-1] ** -0.5, self._embedding[0].weight)
-
-
-class Normalize(nn.Module):
-    """Vectors of length 1; zeros stay zeros."""
-
-    def forward(self, x: Float[Tensor, "B dim"]) -> Float[Tensor, "B dim"]:
-        """Divide by the length."""
-        return F.normalize(x, dim=-1)
-
-
 def list_heads() -> list[str]:
     """The names that `head` takes."""
     return list(_HEADS)
@@ -402,14 +425,3 @@ def make_objective(head: str, options: Mapping[str, Any] | None = None) -> Objec
             has = f"it has {', '.join(accepted)}" if accepted else "it has none"
             raise TypeError(f"head_options: head={head!r} has no option {name!r}: {has}")
     return kind(**(options or {}))
-
-
-@lru_cache(maxsize=16)
-def _weights(given: tuple[float, ...] | None, dtype: torch.dtype, device: torch.device) -> Tensor | None:
-    """Weights on a device, which are brought there once."""
-    return None if given is None else torch.tensor(given, dtype=dtype, device=device)
-
-
-def wide(x: Tensor) -> Tensor:
-    """In float32 or wider."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))

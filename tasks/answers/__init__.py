@@ -5,9 +5,10 @@ from __future__ import annotations
 from lambda_seq.tasks.answers.base import Answer
 from lambda_seq.tasks.answers.classes import OneClass
 from lambda_seq.tasks.answers.labels import SeveralLabels
+from lambda_seq.tasks.answers.numbers import SomeNumbers
 from lambda_seq.tasks.facts import Facts
 
-ANSWERS: dict[str, type[Answer]] = {"classes": OneClass, "labels": SeveralLabels}
+ANSWERS: dict[str, type[Answer]] = {"classes": OneClass, "labels": SeveralLabels, "numbers": SomeNumbers}
 
 
 def answer_for(facts: Facts) -> Answer:

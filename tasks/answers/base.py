@@ -42,8 +42,8 @@ class Answer(ABC):
         return {}
 
     @abstractmethod
-    def objective(self, label_smoothing: float, class_weight: Weights | None) -> Objective:
-        """What is trained for; validation and test count the network's own objective.
+    def objective(self, label_smoothing: float, class_weight: Weights | None, huber: float | None) -> Objective:
+        """What is trained for, with options of the task; validation and test count the network's own objective.
 
         Raises:
             ValueError: an option does not apply to such answers, or to these data.
@@ -72,6 +72,18 @@ class Answer(ABC):
     @abstractmethod
     def table(self) -> Table:
         """What predictions look like in a file."""
+
+
+def of_numbers(huber: float | None) -> None:
+    """Refuse what is of numbers where there are none.
+
+    Raises:
+        ValueError: it is given.
+    """
+    if huber is not None:
+        raise ValueError(
+            f"huber={huber}: is of numbers, --data.target.kind numbers, and the data have none; leave it out"
+        )
 
 
 def weights(given: Weights | None, names: Sequence[str], balanced: Sequence[float] | None) -> tuple[float, ...] | None:
@@ -103,8 +115,8 @@ def weights(given: Weights | None, names: Sequence[str], balanced: Sequence[floa
         found = [float(one) for one in given]
         if len(found) != len(names):
             raise ValueError(
-                f"class_weight has {len(found)} numbers, and there are {len(names)} classes: {', '.join(names)}; give a "
-                "number for each, in this order"
+                f"class_weight has {len(found)} numbers, and there are {len(names)} classes: {', '.join(names)}; give "
+                "one for each, in this order"
             )
     for name, weight in zip(names, found, strict=True):
         if not 0 <= weight < float("inf"):

@@ -6,7 +6,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from lambda_seq.models.heads import Classes, Objective
-from lambda_seq.tasks.answers.base import Answer, Weights, weights
+from lambda_seq.tasks.answers.base import Answer, Weights, of_numbers, weights
 from lambda_seq.tasks.callbacks.predictions import ClassTable
 from lambda_seq.tasks.metrics import evaluation_metrics, report_metrics, training_metrics
 
@@ -21,8 +21,9 @@ class OneClass(Answer):
     monitor = ("val/accuracy", "max")
     compared = "accuracy"
 
-    def objective(self, label_smoothing: float, class_weight: Weights | None) -> Objective:
+    def objective(self, label_smoothing: float, class_weight: Weights | None, huber: float | None) -> Objective:
         """Cross entropy with label smoothing and weights."""
+        of_numbers(huber)
         counts, balanced = self.facts.target.counts, None
         if counts:
             balanced = [sum(counts) / (len(counts) * max(count, 1)) for count in counts]

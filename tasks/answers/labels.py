@@ -17,7 +17,7 @@ from torchmetrics.classification import (
 from torchmetrics.utilities import dim_zero_cat
 
 from lambda_seq.models.heads import Labels, Objective
-from lambda_seq.tasks.answers.base import Answer, Weights, weights
+from lambda_seq.tasks.answers.base import Answer, Weights, of_numbers, weights
 from lambda_seq.tasks.callbacks.predictions import LabelTable
 from lambda_seq.tasks.metrics import FAST
 
@@ -33,8 +33,9 @@ class SeveralLabels(Answer):
     monitor = ("val/f1", "max")
     compared = "f1"
 
-    def objective(self, label_smoothing: float, class_weight: Weights | None) -> Objective:
+    def objective(self, label_smoothing: float, class_weight: Weights | None, huber: float | None) -> Objective:
         """Binary cross entropy with label smoothing and weights."""
+        of_numbers(huber)
         counts, rows, balanced = self.facts.target.counts, self.facts.target.rows, None
         if counts and rows:
             balanced = [(rows - count) / max(count, 1) for count in counts]
@@ -85,7 +86,7 @@ class SeveralLabels(Answer):
 class AveragePrecision(MultilabelAveragePrecision):
     """The mean average precision of the labels that occur; not a number if none does."""
 
-    def compute(self) -> Tensor:
+    def compute(self) -> Tensor:  # type: ignore[override]  # as torchmetrics' own, whose parent gives curves
         """Of all rows so far."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of labels that do not occur, which are left out

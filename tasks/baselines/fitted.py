@@ -10,7 +10,7 @@ from typing import Any
 
 FILE = "baseline.json"
 # Figures that a network is compared by: whether more or less is better
-BETTER = {"accuracy": 1, "bits_per_byte": -1, "f1": 1}
+BETTER = {"accuracy": 1, "bits_per_byte": -1, "f1": 1, "rmse": -1}
 
 
 @dataclass(frozen=True)

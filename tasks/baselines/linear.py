@@ -1,4 +1,4 @@
-"""Logistic regression, of one class or of several labels, whose strength is chosen on validation, at a cost that has a bound."""
+"""Logistic and ridge regression whose strength is chosen on validation, at a cost that has a bound."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import average_precision_score, f1_score
 
 from lambda_seq.tasks.data.labels import Rows, carve, strata
@@ -34,7 +34,7 @@ FITTED = {True: 1e9, False: 3e9}
 
 @dataclass(frozen=True)
 class Sample:
-    """Features of rows, (n, d), dense or sparse, and what is known of them: class numbers (n,), or labels (n, labels)."""
+    """Features of rows, (n, d), dense or sparse, and what is known of them, as `Rows.labels`."""
 
     x: Any
     y: Int[np.ndarray, " n"] | Float[np.ndarray, "n labels"]
@@ -218,7 +218,38 @@ class OneVsRest(Linear):
         }
 
 
-LINEAR: dict[str, type[Linear]] = {"classes": Regression, "labels": OneVsRest}  # by the kind of target
+class RidgeRegression(Linear):
+    """Least squares with a quadratic penalty of 1 / C."""
+
+    name, compared = "ridge regression", "r2"
+
+    def fit(self, strength: float) -> Self:
+        """Fit with a strength C."""
+        self.model = Ridge(alpha=1 / strength).fit(self.x, self.y.astype(np.float64))
+        return self
+
+    def answers(self, prepared: Any) -> Float[np.ndarray, "n numbers"]:
+        """Numbers of rows that are `prepared`."""
+        return self.model.predict(prepared).reshape(prepared.shape[0], self.outputs)
+
+    @staticmethod
+    def figures(answers: Float[np.ndarray, "n numbers"], y: Float[np.ndarray, "n numbers"]) -> dict[str, float]:
+        """Mean absolute error, root of the mean squared one, and R², as means over the numbers."""
+        error, y = np.abs(answers - y), y.astype(np.float64)
+        spread = np.square(y - y.mean(0)).sum(0)
+        explained = 1 - np.square(error).sum(0) / np.where(spread > 0, spread, np.nan)
+        return {
+            "mae": float(error.mean()),
+            "rmse": float(np.sqrt(np.square(error).mean(0)).mean()),
+            "r2": float(explained.mean()),
+        }
+
+
+LINEAR: dict[str, type[Linear]] = {  # by the kind of target
+    "classes": Regression,
+    "labels": OneVsRest,
+    "numbers": RidgeRegression,
+}
 
 
 def _fit(model: LogisticRegression, strength: float, x: Any, y: Any) -> None:
@@ -249,7 +280,9 @@ def choose(train: Sample, validation: Sample | None, classes: int, kind: type[Li
     since = 0
     for strength in grid:
         found = [kind.figures(model.fit(strength).answers(x), y) for model, (x, y) in zip(models, held, strict=True)]
-        score, loss = (float(np.mean([one[name] for one in found])) for name in (kind.compared, "loss"))
+        score, loss = (
+            float(np.nan_to_num(np.mean([one.get(name, 0) for one in found]))) for name in (kind.compared, "loss")
+        )
         choice = Choice(strength, score, loss)
         best, since = (choice, 0) if choice.rank > best.rank else (best, since + 1)
         if since == PATIENCE:

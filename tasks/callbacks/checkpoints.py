@@ -40,7 +40,7 @@ class BestCheckpoint(ModelCheckpoint):
             dirpath=dirpath,
             filename=Path(BEST).stem,
             monitor=monitor,
-            mode=mode or ("min" if monitor.endswith(("loss", "error")) else "max"),
+            mode=mode or ("min" if monitor.endswith(("loss", "error", "mae", "rmse")) else "max"),
             save_on_train_epoch_end=False,  # at the end of validation, which a stop in mid-epoch does not reach
             enable_version_counter=False,
         )
@@ -51,9 +51,7 @@ class BestCheckpoint(ModelCheckpoint):
         if judged is not None and isinstance(data, Data) and self.monitor == pl_module.monitor[0]:  # type: ignore[index]
             monitor, mode = judged(data.facts)
             if monitor != self.monitor:
-                note(
-                    f"best.monitor={self.monitor}: such data have none, so that the best checkpoint is that by {monitor}"
-                )
+                note(f"best.monitor={self.monitor}: such data have none; the best checkpoint is that by {monitor}")
                 self.monitor, self.mode = monitor, mode
                 self.kth_value = torch.tensor(torch.inf if mode == "min" else -torch.inf)
         super().setup(trainer, pl_module, stage)

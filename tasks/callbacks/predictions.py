@@ -7,7 +7,7 @@ import heapq
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -97,6 +97,28 @@ class AnswerTable:
     def rest(self) -> list[list[Any]]:
         """Nothing."""
         return []
+
+
+class NumberTable(AnswerTable):
+    """A row for each prediction: id, and each number, in a column "prediction", or of several "prediction: NAME".
+
+    Args:
+        names: of the numbers.
+    """
+
+    def __init__(self, names: list[str]) -> None:
+        self.columns = {"id": "string"} | dict.fromkeys(number_columns(dict.fromkeys(names, 0.0)), "float32")
+
+    def rows(self, prediction: dict[str, Any]) -> list[list[Any]]:
+        """The rows of a batch: "id", names, and "answers" (B, numbers)."""
+        return [[name, *row] for name, row in zip(prediction["id"], prediction["answers"].tolist(), strict=True)]
+
+
+def number_columns(numbers: Mapping[str, float]) -> dict[str, float]:
+    """Numbers by the names of their columns."""
+    if len(numbers) == 1:
+        return dict(zip(["prediction"], numbers.values(), strict=True))
+    return {f"prediction: {name}": value for name, value in numbers.items()}
 
 
 class Writer(Protocol):

@@ -22,6 +22,7 @@ from lambda_seq.tasks.data.labels import (
     label_name,
     name_rows,
     named_column,
+    reads_as_numbers,
 )
 from lambda_seq.tasks.data.reading.columns import LONGEST, MOST, like_classes
 from lambda_seq.tasks.data.reading.notes import note, some
@@ -180,7 +181,8 @@ def _sign(train: Any, column: str, options: TargetOptions, where: str) -> str | 
             note(f"label_column={column!r} of {where} holds lists: any of several labels are learned of a row")
         if _lists(train, column) and options.separator is not None:
             raise ValueError(
-                f"target.separator={options.separator!r}: column {column!r} of {where} holds lists already; leave it out"
+                f"target.separator={options.separator!r}: column {column!r} of {where} holds lists already; leave "
+                "it out"
             )
         return options.separator
     if train.features[column] not in TEXT:
@@ -319,8 +321,8 @@ def _from_columns(table: Any, columns: Iterable[str], read: Callable[[Any], floa
         if None in values:
             row, wanted = values.index(None), "0 or 1" if read is _flag else "a number, with a point where it has one"
             raise ValueError(
-                f"{where}: row {row} has {cells[row].as_py()!r} in column {column!r}; expected {wanted}. Correct it, or "
-                "name another column: --data.target.columns or --data.label_column"
+                f"{where}: row {row} has {cells[row].as_py()!r} in column {column!r}; expected {wanted}. Correct it, "
+                "or name another column: --data.target.columns or --data.label_column"
             )
         found.append(np.array(values, np.float32))
     return np.stack(found, 1)
@@ -345,17 +347,24 @@ def _number_column(train: Any, given: str | None) -> str:
     try:
         return find_label_column(train, None)
     except ValueError as error:
-        kinds = {name: getattr(kind, "dtype", "") for name, kind in train.features.items()}
-        fitting = [name for name, kind in kinds.items() if "float" in str(kind)]
+        fitting = [name for name in train.column_names if _fractions(train, name)]
         if len(fitting) != 1:
             raise ValueError(
-                f"no column chosen for label_column: which of {some(train.column_names, 20)} has the numbers? Name one: "
-                "--data.label_column NAME"
+                f"no column chosen for label_column: which of {some(train.column_names, 20)} has the numbers? Name "
+                "one: --data.label_column NAME"
             ) from error
         note(
-            f"Column {fitting[0]!r} is read as label_column, as no other holds fractions. Choose with --data.label_column"
+            f"Column {fitting[0]!r} is read as label_column, as no other holds fractions. Choose with "
+            "--data.label_column"
         )
         return fitting[0]
+
+
+def _fractions(table: Any, column: str) -> bool:
+    """Whether a column holds numbers with a point."""
+    if "float" in str(getattr(table.features[column], "dtype", "")):
+        return True
+    return reads_as_numbers(table, column) and any("." in value for value in _distinct(table, column))
 
 
 def _cells(table: Any, column: str) -> Any:

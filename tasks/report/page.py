@@ -33,7 +33,8 @@ LISTED = 100  # most classes in the table; of more those with the smallest F1
 CONFUSED = 12  # pairs of classes that are listed as mistaken for one another
 GROUPS = 8  # of rows of similar length
 LIBRARIES = ("torch", "lightning", "numpy")
-BETTER = {"loss": -1, "calibration_error": -1, "bits_per_byte": -1, "perplexity": -1}  # others: more is better
+# Others: more is better
+BETTER = {"loss": -1, "calibration_error": -1, "bits_per_byte": -1, "perplexity": -1, "mae": -1, "rmse": -1}
 SPLITS = {"val": "validation", "test": "test", "train": "training"}
 
 
