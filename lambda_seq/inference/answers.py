@@ -41,6 +41,19 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class Embedded:
+    """What a network makes of one input before its head answers.
+
+    Attributes:
+        id: as of a `Prediction`.
+        vector: (channels,), float32.
+    """
+
+    id: str
+    vector: np.ndarray = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Generation:
     """What a language model writes.
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
+import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import (
@@ -85,6 +87,13 @@ class SeveralLabels(Answer):
 
 class AveragePrecision(MultilabelAveragePrecision):
     """The mean average precision of the labels that occur; not a number if none does."""
+
+    def sync(self, *given: Any, **options: Any) -> None:
+        """As of all metrics, also on a process that has no rows, with which the others could not be put together."""
+        if not self.preds:
+            self.preds = [torch.zeros(0, self.num_labels, device=self.device)]
+            self.target = [torch.zeros(0, self.num_labels, dtype=torch.long, device=self.device)]
+        super().sync(*given, **options)
 
     def compute(self) -> Tensor:  # type: ignore[override]  # as torchmetrics' own, whose parent gives curves
         """Of all rows so far."""
