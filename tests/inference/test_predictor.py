@@ -70,8 +70,13 @@ def test_forms_of_pictures(tmp_path):
 
 @pytest.mark.parametrize(
     ("kind", "options"),
-    [("text", {}), ("text", {"head": "positions"}), ("text", {"head": "embedding", "num_classes": None})]
-    + [("clip", {}), ("picture", {})],
+    [
+        ("text", {}),
+        ("text", {"head": "positions"}),
+        ("text", {"head": "embedding", "num_classes": None}),
+        ("clip", {}),
+        ("picture", {}),
+    ],
 )
 def test_vectors_are_what_the_head_answers_from_whatever_they_are_padded_with(tmp_path, kind, options):
     found = predictor(tmp_path / "model", kind, **options)

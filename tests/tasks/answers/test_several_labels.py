@@ -3,10 +3,12 @@
 import csv
 import json
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from commands import run as command
 from labelled_runs import WORDS, fit, multilabel_texts, weights
 from PIL import Image
 from processes import Processes
@@ -84,6 +86,31 @@ def test_predictions_of_the_test_split_are_a_file_with_the_true_labels(fitted, c
     right = [json.loads(row["prediction"]) == [label for label in row["label"].split(";") if label] for row in rows]
     summary = json.loads((run / "summary.json").read_text())
     assert np.mean(right) == pytest.approx(summary["test/exact_match"])
+
+
+def test_looking_at_the_data_counts_rows_of_each_label(fitted, cli):
+    run, _ = fitted
+    shown = cli("data", run.parent / "topics.csv", "--output_dir=looked").out
+    assert "configuration text_classification" in shown
+    assert "3 labels" in shown
+    found = json.loads(Path("looked/data.json").read_text())
+    assert found["target"] == "labels"
+    counts = [sum(split["classes"][name] for split in found["splits"].values()) for name in ("cat", "dog", "fish")]
+    assert counts == [sum(name in row["label"] for row in multilabel_texts(90)) for name in ("cat", "dog", "fish")]
+
+
+@pytest.mark.slow
+def test_two_processes_count_what_one_does(fitted):
+    run, _ = fitted
+    words = ("--config=text_classification", *WORDS, f"--data.path={run.parent / 'topics.csv'}", "--data.test_fraction=0.2")
+    words += ("--data.batch_size=5", f"--ckpt_path={run / 'checkpoints' / 'best.ckpt'}", *QUIET)
+    figures = []
+    for count in (1, 2):  # 18 rows, in 4 batches and in 2 of each process
+        command("test", *words, f"--trainer.devices={count}", "--trainer.accelerator=cpu", f"--output_dir={count}")
+        figures.append(json.loads(Path(f"{count}/test_report.json").read_text()))
+    assert figures[0]["classes"] == figures[1]["classes"]
+    assert figures[0]["metrics"] == pytest.approx(figures[1]["metrics"], abs=1e-6)
+    assert {"average_precision", "f1", "exact_match"} <= figures[0]["metrics"].keys()
 
 
 def read(file):
