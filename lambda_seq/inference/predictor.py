@@ -231,7 +231,8 @@ class Predictor:
     def _vectors(self, windows: list[Tensor]) -> Read:
         """What the head is given of each window, on the CPU, as a mean over real positions where it is for each."""
         given: list[Tensor] = []
-        hook = self.model.head.register_forward_pre_hook(lambda module, inputs: given.append(inputs[0]))
+        head: Any = self.model.head
+        hook = head.register_forward_pre_hook(lambda module, inputs: given.append(inputs[0]))
         try:
             _, mask = self._logits(windows)
         finally:

@@ -102,8 +102,8 @@ def test_looking_at_the_data_counts_rows_of_each_label(fitted, cli):
 @pytest.mark.slow
 def test_two_processes_count_what_one_does(fitted):
     run, _ = fitted
-    words = ("--config=text_classification", *WORDS, f"--data.path={run.parent / 'topics.csv'}", "--data.test_fraction=0.2")
-    words += ("--data.batch_size=5", f"--ckpt_path={run / 'checkpoints' / 'best.ckpt'}", *QUIET)
+    words = ("--config=text_classification", *WORDS, f"--data.path={run.parent / 'topics.csv'}", *QUIET)
+    words += ("--data.test_fraction=0.2", "--data.batch_size=5", f"--ckpt_path={run / 'checkpoints' / 'best.ckpt'}")
     figures = []
     for count in (1, 2):  # 18 rows, in 4 batches and in 2 of each process
         command("test", *words, f"--trainer.devices={count}", "--trainer.accelerator=cpu", f"--output_dir={count}")
