@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,10 +11,11 @@ from torchmetrics import MetricCollection
 
 from lambda_seq.layers import UNSHARDED
 from lambda_seq.layers.norm import BatchNorm
+from lambda_seq.models.heads import make_objective
 from lambda_seq.tasks.answers import Answer, answer_for
 from lambda_seq.tasks.callbacks.predictions import Table
 from lambda_seq.tasks.data.batches import answer_by_document
-from lambda_seq.tasks.facts import Facts
+from lambda_seq.tasks.facts import Facts, Target
 from lambda_seq.tasks.metrics import full
 from lambda_seq.tasks.mixing import Mixing
 from lambda_seq.tasks.supervised import Supervised
@@ -83,12 +85,9 @@ class Classification(Supervised):
                 raise ValueError(
                     "facts: the data have no labels to tell apart; choose data that have, or LanguageModelling"
                 )
-            self.answers: Answer = answer_for(facts)
-            self.head, self.head_options = self.answers.head, self.answers.head_options
-            self.compared = self.answers.compared
-            objective = self.answers.objective(self.label_smoothing, self.class_weight, self.huber)
+            self._answer_as(facts)
         super().build(facts)
-        self.objective = objective
+        self.objective = self._trained_for
         self.check_pictures(cutmix=self.mixing.cutmix)
         if self.mixing and self.network.input_kind == "tokens":
             raise ValueError(
@@ -97,6 +96,13 @@ class Classification(Supervised):
             )
         if self.norm_momentum is not None:
             set_momentum(self.network, self.norm_momentum)
+
+    def _answer_as(self, facts: Facts) -> None:
+        """Head, loss and metrics of what such data know of rows."""
+        self.answers: Answer = answer_for(facts)
+        self.head, self.head_options = self.answers.head, self.answers.head_options
+        self.compared = self.answers.compared
+        self._trained_for = self.answers.objective(self.label_smoothing, self.class_weight, self.huber)
 
     @property
     def labels(self) -> list[str]:
@@ -148,7 +154,7 @@ class Classification(Supervised):
         return self.answers.table()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another network or of other classes, saying which is which.
+        """Refuse a checkpoint of another network or of other classes, saying which is which; answer in its units.
 
         Raises:
             ValueError: the checkpoint does not fit.
@@ -158,20 +164,33 @@ class Classification(Supervised):
                 "ckpt_path: the checkpoint is of masked pretraining, which knows no classes; give it as "
                 "--model.init_from, to start from its weights"
             )
-        super().on_load_checkpoint(checkpoint)
-        theirs = Facts.from_dict(checkpoint["hyper_parameters"]["facts"])
-        labels, kinds = theirs.labels or [], (theirs.target.kind, self.facts.target.kind)
+        stored = checkpoint.get("hyper_parameters", {}).get("facts", {})
+        kinds = (Target(**stored.get("target", {})).kind, self.facts.target.kind)
         if kinds[0] != kinds[1]:
             raise ValueError(
                 f"ckpt_path: the checkpoint has learned {kinds[0]} of rows, and the data have {kinds[1]}; give the "
                 f"data it was trained with as --data.path, or --data.target.kind {kinds[0]}"
             )
+        super().on_load_checkpoint(checkpoint)
+        theirs = Facts.from_dict(stored)
+        labels = theirs.labels or []
         if labels != self.labels:
             raise ValueError(
                 f"ckpt_path: the checkpoint knows other classes than the data.\n  checkpoint: {', '.join(labels)}\n"
                 f"  data: {', '.join(self.labels)}\nGive the data it was trained with as --data.path, and images or "
                 "texts to classify as --data.predict_path."
             )
+        if theirs.target.mean is not None:
+            self._adopt(theirs)
+
+    def _adopt(self, theirs: Facts) -> None:
+        """Answer numbers in the units of a checkpoint, which its weights are made for, whatever rows are read now."""
+        self.facts = replace(self.facts, target=theirs.target)
+        self.hparams["facts"] = self.facts.to_dict()
+        self._answer_as(self.facts)
+        self.objective = self._trained_for
+        self.network.objective = make_objective(self.answers.head, self.head_options)
+        self.network.options = {**(self.network.options or {}), "head_options": self.head_options}
 
 
 def set_momentum(network: nn.Module, momentum: float) -> None:

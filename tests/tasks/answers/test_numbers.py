@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -82,6 +83,20 @@ def test_predictions_of_the_test_split_stand_beside_the_true_numbers(fitted, cli
     rows = read("all.csv")
     errors = [abs(float(row["prediction"]) - float(row["label"])) for row in rows]
     assert np.mean(errors) == pytest.approx(json.loads((run / "summary.json").read_text())["test/mae"], rel=1e-4)
+
+
+def test_other_training_rows_change_no_answer_of_a_checkpoint(fitted, cli):
+    run, _ = fitted
+    words = (*WORDS, NUMBERS, "--data.label_column=price", f"--output_dir={run}", *QUIET)
+    Path("cheap.csv").write_text("text,price\n" + "a lamp,1.5\na rug,2.5\n" * 4)
+    Path("new.csv").write_text("text\na lamp and a table\n")
+    words += ("--data.path=cheap.csv", "--data.predict_path=new.csv", "--predictions.path=new_answers.csv")
+    cli("predict", "--config", "text_classification", *words)
+    (row,) = read("new_answers.csv")
+    expected = load_predictor(run / "model")("a lamp and a table").numbers["price"]
+    assert float(row["prediction"]) == pytest.approx(expected, rel=1e-5)
+    said = cli("predict", "--config", "text_classification", *words, "--data.target.kind=classes", code=1).err
+    assert "has learned numbers of rows, and the data have classes; give the data it was trained with" in said
 
 
 def test_a_run_on_pictures_that_is_stopped_goes_on_bit_by_bit(cli):
