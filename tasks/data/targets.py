@@ -118,7 +118,8 @@ def read_targets(
     else:
         column = (_number_column if numbers else _label_column)(train, label_column)
         sign = None if numbers else _sign(train, column, options, where)
-        if not numbers and sign is None and not (_lists(train, column) or options.kind == "labels"):
+        several = options.kind == "labels" or sign is not None or (options.kind is None and _lists(train, column))
+        if not numbers and not several:
             names, values = encode_labels(splits, column, where, refuse)
             return Targets("classes", names, values, column)
         if numbers:

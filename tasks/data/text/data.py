@@ -1,4 +1,4 @@
-"""Texts with one label each, as bytes, as words or as tokens of a tokenizer."""
+"""Labelled texts, as bytes, as words or as tokens of a tokenizer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from lambda_seq.tasks.facts import Facts, Vocabulary
 
 
 class TextData(ClassificationData):
-    """Texts with one label each: a hub data set, files with a column of text, or folders of .txt files.
+    """Labelled texts: a hub data set, files with a column of text, or folders of .txt files.
 
     By default a token is a byte plus one, and 0 is padding: any text can be read, in any encoding. Words are known by
     hashes, of any vocabulary, which networks with the stem "ngrams" take. For words and tokenizers texts are UTF-8,

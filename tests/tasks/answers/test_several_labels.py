@@ -216,6 +216,31 @@ def test_cells_that_seem_several_labels_stay_classes_if_asked_for(tmp_path):
     assert data.labels == ["a", "a;b", "b"]
 
 
+def test_lists_are_no_classes(tmp_path):
+    write_jsonl(tmp_path / "a.jsonl", [{"text": "x", "label": ["a"]}, {"text": "y", "label": ["b"]}] * 4)
+    with pytest.raises(ValueError, match=r"label_column='label' of the train .* holds List.*expected one class"):
+        TextData(str(tmp_path / "a.jsonl"), target=TargetOptions(kind="classes")).setup()
+
+
+def test_a_list_that_is_missing_is_not_known_and_an_empty_one_is_none_of_them(tmp_path, caplog):
+    rows = [{"text": "x", "label": ["a"]}, {"text": "y", "label": []}, {"text": "z", "label": None}]
+    write_jsonl(tmp_path / "a.jsonl", rows * 4)
+    with pytest.raises(ValueError, match=r"4 of 12 rows have no list of labels in column 'label': row 2, row 5"):
+        TextData(str(tmp_path / "a.jsonl")).setup()
+    data = TextData(str(tmp_path / "a.jsonl"), drop_incomplete=True, validation_fraction=0)
+    assert data.split("train").labels[:, 0].tolist() == [1, 0] * 4
+    assert data.facts.target.counts == [4]
+    assert data.facts.target.rows == 8
+    assert "4 of 12 rows are left out, 4 without a label" in caplog.text
+
+
+def test_parts_keep_their_share_of_rare_labels(tmp_path):
+    rows = [{"text": str(row), "label": ["often"] * (row % 2) + ["rare"] * (row % 10 == 0)} for row in range(100)]
+    write_jsonl(tmp_path / "a.jsonl", rows)
+    data = TextData(str(tmp_path / "a.jsonl"), validation_fraction=0.2)
+    assert [data.split(name).labels[:, 1].sum() for name in ("train", "validation")] == [8, 2]
+
+
 def test_weights_are_of_the_loss_of_training_and_batches_of_any_size_learn_the_same():
     logits = torch.tensor([[2.0, -1.0], [0.5, 0.5]])
     y = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
