@@ -1,14 +1,34 @@
-"""What heads are made of: layers without weights of their own, and numbers beside logits."""
+"""What heads are made of: what they know of their network, layers without weights, and numbers beside logits."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a network says of itself to its head.
+
+    Attributes:
+        dim: channels of its features.
+        kind: what it takes, "tokens", "features", "waveform" or "image".
+        values: token ids, or channels, of a position of its input.
+        frame: positions of its input per feature vector.
+        embedding: of token ids in `dim` channels, which a head may share; None where there is none.
+    """
+
+    dim: int
+    kind: str
+    values: int = 1
+    frame: int = 1
+    embedding: nn.Embedding | None = None
 
 
 class TiedLinear(nn.Module):

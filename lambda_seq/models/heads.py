@@ -25,29 +25,10 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from lambda_seq.layers import checks
-from lambda_seq.models.head_layers import Normalize, TiedLinear, on_device, wide
+from lambda_seq.models.head_layers import Inputs, Normalize, TiedLinear, on_device, wide
 from lambda_seq.models.inputs import INPUTS, WORD_IDS
 
 IGNORED = -100  # a class number or token id that is not known, which no loss counts
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a network says of itself to its head.
-
-    Attributes:
-        dim: channels of its features.
-        kind: what it takes, "tokens", "features", "waveform" or "image".
-        values: token ids, or channels, of a position of its input.
-        frame: positions of its input per feature vector.
-        embedding: of token ids in `dim` channels, which a head may share; None where there is none.
-    """
-
-    dim: int
-    kind: str
-    values: int = 1
-    frame: int = 1
-    embedding: nn.Embedding | None = None
 
 
 @dataclass(frozen=True)
