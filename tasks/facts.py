@@ -25,10 +25,33 @@ from torch import nn
 
 from lambda_seq.inference.records import FLAT, PARTS, VERSION, Audio, Part, Pixels, Vocabulary
 
-__all__ = ["Audio", "Facts", "Kind", "Part", "Pixels", "Vocabulary"]
+__all__ = ["Audio", "Facts", "Kind", "Part", "Pixels", "Target", "TargetKind", "Vocabulary"]
 
 Kind = Literal["tokens", "features", "waveform", "image"]
+TargetKind = Literal["classes", "labels", "numbers"]
 SIZES = ("in_channels", "image_size", "max_length")  # options that tell how the input of a saved model looks
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What is known of a row.
+
+    Attributes:
+        kind: "classes", one of them; "labels", any of several; or "numbers".
+        rows: that are trained on, where they are counted.
+        counts: those of each class or label.
+        mean, std: of each number in the training rows; None of classes and labels.
+    """
+
+    kind: TargetKind = "classes"
+    rows: int | None = None
+    counts: list[int] | None = None
+    mean: list[float] | None = None
+    std: list[float] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """All that is known, as primitives."""
+        return {one.name: value for one in fields(self) if (value := getattr(self, one.name)) != one.default}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +63,8 @@ class Facts:
             (B, N).
         options: arguments of networks that follow from the data, for those that take them: num_classes, in_channels,
             image_size, vocab_size, max_length.
-        labels: names of the classes, in the order of their numbers; None where there are none.
+        labels: names of the classes, labels or numbers, in order; None where there are none.
+        target: what is known of a row, which decides what a `Classification` learns.
         pixels, audio, tokens: what is special about pictures, audio and text; None of other data.
         baselines: accuracies of simple rules by stage ("val", "test") and name, shown beside the network's.
         instead: for a kind that these data could be as well, what makes them so, "turn images into sequences of pixels
@@ -53,6 +77,7 @@ class Facts:
     kind: Kind
     options: dict[str, Any] = field(default_factory=dict)
     labels: list[str] | None = None
+    target: Target = Target()
     pixels: Pixels | None = None
     audio: Audio | None = None
     tokens: Vocabulary | None = None
@@ -72,6 +97,7 @@ class Facts:
         """As primitives, for a checkpoint; see the module."""
         stored: dict[str, Any] = {} if self.labels is None else {"labels": list(self.labels)}
         stored |= {"input": self.kind, "options": dict(self.options)}
+        stored |= {"target": known} if (known := self.target.to_dict()) else {}
         for name, part in self.parts.items():
             stored |= part.to_dict() if name == FLAT else {name: part.to_dict()}
         return stored | ({"baselines": self.baselines} if self.baselines else {})
@@ -93,6 +119,7 @@ class Facts:
             kind=rest.pop("input"),
             options=dict(rest.pop("options", {})),
             labels=rest.pop("labels", None),
+            target=Target(**rest.pop("target", {})),
             baselines=rest.pop("baselines", {}),
             **parts,
         )

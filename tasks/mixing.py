@@ -47,7 +47,7 @@ class Mixing:
     def __call__(
         self,
         x: Float[Tensor, "B C H W"] | Float[Tensor, "B N *C"],
-        labels: Int[Tensor, " B"],
+        labels: Int[Tensor, " B"] | Float[Tensor, "B classes"],
         classes: int,
         mask: Bool[Tensor, "B N"] | None = None,
         agreed: Callable[[Tensor], Tensor] = lambda share: share,
@@ -56,7 +56,7 @@ class Mixing:
 
         Args:
             x: pictures; or samples or vectors of sequences, of which CutMix is not.
-            labels: class numbers.
+            labels: class numbers, or 0 and 1 of each label.
             classes: how many there are; rows of the targets sum to 1.
             mask: True at real positions of sequences; None if all are.
             agreed: makes of the shares (B,) that are drawn here those of all processes that have these rows.
@@ -75,7 +75,7 @@ class Mixing:
         else:
             share = agreed(share)
             x = other.lerp(x, share.to(x.dtype).view(-1, *[1] * (x.ndim - 1)))
-        target = F.one_hot(labels, classes).float()  # (B, classes)
+        target = labels.float() if labels.is_floating_point() else F.one_hot(labels, classes).float()  # (B, classes)
         return x, target.roll(1, 0).lerp(target, share[:, None]), mask
 
 

@@ -15,7 +15,12 @@ from lambda_seq.tasks.facts import Facts
 
 
 def network_for(
-    network: str, options: Mapping[str, Any] | None, facts: Facts | Mapping[str, Any], *, head: str | None = None
+    network: str,
+    options: Mapping[str, Any] | None,
+    facts: Facts | Mapping[str, Any],
+    *,
+    head: str | None = None,
+    head_options: Mapping[str, Any] | None = None,
 ) -> Model:
     """The network of this name, with the sizes that follow from the data where it takes them; `options` win.
 
@@ -24,6 +29,7 @@ def network_for(
         options: arguments of the network.
         facts: of the data.
         head: what the network has to answer, see `lambda_seq.models.heads`; None for what it does.
+        head_options: of that head.
 
     Raises:
         ValueError: no such network, one that takes other input than the data are, or one without this head.
@@ -35,7 +41,7 @@ def network_for(
     if head not in (None, chosen.get("head", Model.objective.name)) and "head" in accepted:
         if "head" in chosen:
             raise ValueError(f"options.head={chosen['head']!r}: the task has head={head!r}; leave it out")
-        given["head"] = head
+        given |= {"head": head} | ({"head_options": dict(head_options)} if head_options else {})
     model = create_model(network, **(given | chosen))
     check_input(network, model.input_kind, facts)
     if head not in (None, model.objective.name):

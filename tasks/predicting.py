@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import datasets
 import numpy as np
 
-from lambda_seq.inference.answers import Generation, Prediction
+from lambda_seq.inference.answers import Embedded, Generation, Prediction
 from lambda_seq.inference.predictor import load_predictor
-from lambda_seq.tasks.callbacks.predictions import WRITERS, Writer
+from lambda_seq.tasks.callbacks.predictions import WRITERS, Writer, number_columns
 from lambda_seq.tasks.checkpointing.storage import PARTIAL
 from lambda_seq.tasks.data.audio.data import AUDIO_NAMES
 from lambda_seq.tasks.data.audio.files import load_audio
@@ -86,6 +86,10 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError(
             f"--{next(iter(generation))}: is of language models, and {options.model} is none; leave it out"
         )
+    if options.embed and predictor.kind == "prompt":
+        raise ValueError(
+            f"--embed: {options.model} is a language model, which has no vector of a whole text; leave it out"
+        )
     tables = [Table(path, predictor.kind, options, several=len(options.input) > 1) for path in options.input]
     rows, taken = chain.from_iterable(tables), deque[Row]()
 
@@ -97,6 +101,8 @@ def run(options: argparse.Namespace) -> None:
     answers: Iterator[Any]
     if predictor.kind == "prompt":
         answers = (one for given in inputs() for one in predictor.generate([given], **generation))
+    elif options.embed:
+        answers = predictor.embeddings(inputs())
     else:
         answers = predictor.stream(inputs())
     labelled = any(table.truths is not None for table in tables)
@@ -205,6 +211,10 @@ def columns(answer: Any) -> dict[str, tuple[str, Any]]:
     """The cells of an answer: type and value of each column."""
     if isinstance(answer, Generation):
         return {"text": ("string", answer.text)}
+    if isinstance(answer, Embedded):
+        return {f"vector {index}": ("float32", value) for index, value in enumerate(answer.vector.tolist())}
+    if answer.numbers is not None:
+        return {name: ("float32", value) for name, value in number_columns(answer.numbers).items()}
     if answer.labels is None:
         return {"answer": ("string", json.dumps(answer.answer.tolist()))}
     label = json.dumps(answer.labels, ensure_ascii=False) if answer.label is None else answer.label
@@ -214,8 +224,11 @@ def columns(answer: Any) -> dict[str, tuple[str, Any]]:
 
 def said(row: Row, answer: Any) -> str:
     """A line of an answer."""
+    if isinstance(answer, Embedded):
+        return f"{_short(row.shown or row.id)}: {len(answer.vector)} numbers, from {answer.vector[0]:.4g} on"
     (_, found), *_ = columns(answer).values()
     certain = "" if isinstance(answer, Generation) or answer.label is None else f" ({answer.probability:.3f})"
+    found = found if isinstance(found, str) else f"{found:.6g}"
     return f"{_short(row.shown or row.id)}: {_short(found)}{certain}"
 
 
@@ -234,6 +247,7 @@ def parser() -> argparse.ArgumentParser:
     add("--output", default="predictions.csv", metavar="FILE", help=".csv, .jsonl or .parquet (%(default)s)")
     add("--batch_size", type=int, default=32, metavar="N", help="inputs, or windows, at once (%(default)s)")
     add("--device", metavar="DEVICE", help="cpu, cuda, … (cpu)")
+    add("--embed", action="store_true", help="vectors of inputs, what the network answers from, in place of answers")
     for name, what in (
         ("text", "texts"),
         ("image", "pictures"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +50,7 @@ class Supervised(Training):
         objective: of the training; the network's own counts in validation and test.
     """
 
-    head: ClassVar[str] = "classes"
+    head: str | None = "classes"
 
     def __init__(
         self,
@@ -136,7 +136,8 @@ class Supervised(Training):
         """
         loss, count = self.objective.loss(logits, target, real)
         self.train_loss.update(loss.detach(), count)
-        self.train_metrics.update(*self._counted(logits.detach(), labels, real))
+        answers = self.network.objective.answers(logits.detach())
+        self.train_metrics.update(*self._counted(answers, labels, real))
         self.weigh(loss, count)
         return loss
 

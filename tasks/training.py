@@ -81,6 +81,7 @@ class Training(LightningModule):
         monitor: metric that tells which checkpoint is best, and whether "max" or "min" of it is.
         exports: whether the best network is worth keeping by itself, for `lambda_seq.from_pretrained`.
         head: the head that the network gets, see `lambda_seq.models.heads`; None for the one that it has.
+        head_options: of that head.
         compared: the figure that a baseline is compared by, see `tasks.baselines.fitted`; None for none.
         shares_sequences: whether several processes may share its sequences, as it calls `network` with whole ones and
             sums up by position: see `tasks.strategies.sequence_parallel`.
@@ -91,9 +92,10 @@ class Training(LightningModule):
 
     monitor: ClassVar[tuple[str, str]] = ("val/loss", "min")
     exports: ClassVar[bool] = True
-    compared: ClassVar[str | None] = None
+    compared: str | None = None
     shares_sequences: ClassVar[bool] = False
-    head: ClassVar[str | None] = None
+    head: str | None = None
+    head_options: Mapping[str, Any] | None = None
 
     def __init__(
         self,
@@ -156,7 +158,11 @@ class Training(LightningModule):
 
     def make_network(self) -> Model:
         """A network of this task's name, options and head, for its data."""
-        return network_for(self.named, self.options, self.facts, head=self.head)
+        return network_for(self.named, self.options, self.facts, head=self.head, head_options=self.head_options)
+
+    def judged_by(self, facts: Facts) -> tuple[str, str]:
+        """The metric that tells which checkpoint is best for these data, and whether "max" or "min" of it is."""
+        return self.monitor
 
     # Private to Lightning: `save_hyperparameters` keeps what it finds through it
     def _set_hparams(self, hp: Any) -> None:

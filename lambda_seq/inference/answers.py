@@ -9,6 +9,8 @@ import numpy as np
 
 from lambda_seq.models.heads import Objective
 
+THRESHOLD = 0.5  # the least probability of a label that is answered
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -22,6 +24,7 @@ class Prediction:
         labels: that class alone, of the head "labels" all whose probability is at least 0.5, of "positions" the
             likeliest class of each position; None for others.
         probabilities: of each class by its name, of heads "classes" and "labels"; None for others.
+        numbers: by their names, of the head "numbers"; None for others.
     """
 
     id: str
@@ -29,11 +32,25 @@ class Prediction:
     label: str | None = None
     labels: list[str] | None = None
     probabilities: dict[str, float] | None = field(default=None, repr=False)
+    numbers: dict[str, float] | None = None
 
     @property
     def probability(self) -> float | None:
         """That of the likeliest class, of the head "classes"; None for others."""
         return None if self.label is None or self.probabilities is None else self.probabilities[self.label]
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What a network makes of one input before its head answers.
+
+    Attributes:
+        id: as of a `Prediction`.
+        vector: (channels,), float32.
+    """
+
+    id: str
+    vector: np.ndarray = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -66,7 +83,9 @@ def prediction(name: str, answer: np.ndarray, objective: Objective, names: Seque
         return Prediction(name, answer, label, [label], chances)
     if objective.name == "labels":
         chances = dict(zip(names, answer.tolist(), strict=True))
-        return Prediction(name, answer, None, [one for one, chance in chances.items() if chance >= 0.5], chances)
+        return Prediction(name, answer, None, [one for one, chance in chances.items() if chance >= THRESHOLD], chances)
     if objective.name == "positions":
         return Prediction(name, answer, None, [names[index] for index in answer.argmax(-1).tolist()])
+    if objective.name == "numbers":
+        return Prediction(name, answer, numbers=dict(zip(names, answer.tolist(), strict=True)))
     return Prediction(name, answer)

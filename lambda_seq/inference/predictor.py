@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from lambda_seq.inference.answers import Generation, Prediction, prediction
+from lambda_seq.inference.answers import Embedded, Generation, Prediction, prediction
 from lambda_seq.inference.batches import mean_by_document
 from lambda_seq.inference.loading import reader_of
 from lambda_seq.inference.readers import TextReader, text_of
@@ -20,6 +20,7 @@ from lambda_seq.inference.tokens import as_text
 from lambda_seq.models.model import Model, from_pretrained
 from lambda_seq.models.sequence.generation import GenerativeModel
 
+Read = tuple[Tensor, list[int | None]]  # of some windows, and how many positions of each are real, None for all
 ONE = (str, bytes, Path, Mapping)  # inputs, and no collections of them
 
 
@@ -37,6 +38,7 @@ class Predictor:
         predictor = lambda_seq.load_predictor("outputs/NAME/model")
         predictor(["a text", "another"])[0].label
         predictor("a text").probabilities
+        predictor.embed(["a text", "another"])  # (2, channels), of what is alike near one another
 
     Args:
         model: with the record as `preprocessing`, as `from_pretrained` gives it.
@@ -92,19 +94,57 @@ class Predictor:
         """
         if self.kind == "prompt":
             raise TypeError("the model is a language model: call the predictor, or its `generate`")
+        for name, row in self._rows(inputs, self._forward, self.model.objective.pooled):
+            yield prediction(name, row.numpy(), self.model.objective, self.labels)
+
+    def embed(self, inputs: Any) -> np.ndarray:
+        """The vector (channels,) of one input, or vectors (n, channels) of several: what the head would answer from.
+
+        Inputs that are alike have vectors that are near one another. Of networks that answer for each position they are
+        means over these, and of inputs that are read in windows means over these.
+
+        Args:
+            inputs: of the model's kind.
+
+        Raises:
+            ValueError, TypeError: as the call, or the network has no head that reads one vector for an input.
+        """
+        single = self._is_one(inputs)
+        found = [one.vector for one in self.embeddings([inputs] if single else inputs)]
+        if single:
+            return found[0]
+        return np.stack(found) if found else np.zeros((0, 0), np.float32)
+
+    def embeddings(self, inputs: Iterable[Any]) -> Iterator[Embedded]:
+        """Vectors one by one, in order, while inputs are read a batch at a time; see `embed`.
+
+        Raises:
+            ValueError, TypeError: as `embed`.
+        """
+        if self.kind == "prompt":
+            raise TypeError("the model is a language model, which has no vector of a whole text: take an encoder")
+        if not isinstance(getattr(self.model, "head", None), nn.Module):
+            raise ValueError(f"a {type(self.model).__name__} has no module `head`, in front of which its vectors are")
+        for name, row in self._rows(inputs, self._vectors, pooled=True):
+            yield Embedded(name, row.float().numpy())
+
+    def _rows(
+        self, inputs: Iterable[Any], forward: Callable[[list[Tensor]], Read], pooled: bool
+    ) -> Iterator[tuple[str, Tensor]]:
+        """What a function makes of the windows of each input, and the input's name."""
         names: list[str] = []
         windows: list[Tensor] = []
         document: list[int] = []  # the place in `names` that each window belongs to
         for index, given in enumerate(inputs):
-            read = self._read(index, given)
+            read = self._read(index, given, pooled)
             if windows and len(windows) + len(read) > self.batch_size:
-                yield from self._answers(names, windows, document)
+                yield from self._answers(names, windows, document, forward, pooled)
                 names, windows, document = [], [], []
             document += [len(names)] * len(read)
             windows += read
             names.append(self._path(given) or str(index))
         if windows:
-            yield from self._answers(names, windows, document)
+            yield from self._answers(names, windows, document, forward, pooled)
 
     def generate(self, prompts: Iterable[Any], max_new_tokens: int = 100, **options: Any) -> list[Generation]:
         """What a language model writes after each prompt, until a document ends.
@@ -149,35 +189,62 @@ class Predictor:
         """The path of an input that is one; a str is one to models that read no texts."""
         return str(given) if isinstance(given, Path if isinstance(self.reader, TextReader) else str | Path) else None
 
-    def _read(self, index: int, given: Any) -> list[Tensor]:
+    def _read(self, index: int, given: Any, pooled: bool) -> list[Tensor]:
         with _naming(index, self._path(given)):
             windows = self.reader.windows(given)
-            if len(windows) > 1 and not self.model.objective.pooled:
+            if len(windows) > 1 and not pooled:
                 raise ValueError(
                     f"it is longer than the {len(windows[0]):,} positions that are read at once, and the model answers "
                     "for each position: cut it into parts"
                 )
         return windows
 
-    def _answers(self, names: list[str], windows: list[Tensor], document: list[int]) -> Iterator[Prediction]:
+    def _answers(
+        self,
+        names: list[str],
+        windows: list[Tensor],
+        document: list[int],
+        forward: Callable[[list[Tensor]], Read],
+        pooled: bool,
+    ) -> Iterator[tuple[str, Tensor]]:
         """Of one batch, or of several where an input has more windows than that."""
         parts, reals = [], []
         with torch.inference_mode():
             for begin in range(0, len(windows), self.batch_size):
-                answers, real = self._forward(windows[begin : begin + self.batch_size])
+                answers, real = forward(windows[begin : begin + self.batch_size])
                 parts.append(answers)
                 reals += real
-            if self.model.objective.pooled:
+            if pooled:
                 means = mean_by_document(torch.cat(parts), torch.tensor(document))
                 rows: Sequence[Tensor] = list(means)
             else:
                 each = (answers for part in parts for answers in part)
                 rows = [row if count is None else row[:count] for row, count in zip(each, reals, strict=True)]
-        for name, row in zip(names, rows, strict=True):
-            yield prediction(name, row.numpy(), self.model.objective, self.labels)
+        yield from zip(names, rows, strict=True)
 
-    def _forward(self, windows: list[Tensor]) -> tuple[Tensor, list[int | None]]:
+    def _forward(self, windows: list[Tensor]) -> Read:
         """Answers to windows, on the CPU, and how many positions of each are real, None for all."""
+        logits, mask = self._logits(windows)
+        real: list[int | None] = [None] * len(windows) if mask is None else mask.sum(1).tolist()
+        return self.model.objective.answers(logits).cpu(), real
+
+    def _vectors(self, windows: list[Tensor]) -> Read:
+        """What the head is given of each window, on the CPU, as a mean over real positions where it is for each."""
+        given: list[Tensor] = []
+        head: Any = self.model.head
+        hook = head.register_forward_pre_hook(lambda module, inputs: given.append(inputs[0]))
+        try:
+            _, mask = self._logits(windows)
+        finally:
+            hook.remove()
+        vectors = given[0].float()  # (B, dim) or (B, M, dim)
+        if vectors.ndim == 3:
+            real = vectors.new_ones(vectors.shape[:2]) if mask is None else mask.to(vectors.dtype)  # (B, M)
+            vectors = (vectors * real[..., None]).sum(1) / real.sum(1, keepdim=True).clamp_min(1)
+        return vectors.cpu(), [None] * len(windows)
+
+    def _logits(self, windows: list[Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Logits of windows, and the mask (B, M) of positions, or frames, that are real; None for all."""
         x, mask = self.reader.batch(windows)
         weight = self._weight
         x, mask = x.to(weight.device), None if mask is None else mask.to(weight.device)
@@ -185,11 +252,8 @@ class Predictor:
             x, mask = self.reader.frontend(x, mask)
             x = x.to(weight.dtype)
         logits = self.model(x) if mask is None else self.model(x, mask)
-        real: list[int | None] = [None] * len(windows)
-        if mask is not None:
-            stride: Any = getattr(getattr(self.model, "stem", None), "stride", 1)
-            real = mask[:, ::stride].sum(1).tolist()
-        return self.model.objective.answers(logits).cpu(), real
+        stride: Any = getattr(getattr(self.model, "stem", None), "stride", 1)
+        return logits, None if mask is None else mask[:, ::stride]
 
 
 def load_predictor(

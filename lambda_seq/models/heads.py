@@ -3,7 +3,7 @@
     name         features are   target                      loss                answer
     classes      pooled         (B,) class numbers          cross entropy       probabilities (B, classes)
     labels       pooled         (B, labels) 0 or 1          binary c. e.        probability of each (B, labels)
-    numbers      pooled         (B, numbers)                squared error       numbers (B, numbers)
+    numbers      pooled         (B, numbers)                squared, or Huber's numbers (B, numbers)
     positions    one by one     (B, M) class numbers        cross entropy       probabilities (B, M, classes)
     tokens       one by one     (B, M) or (B, M, S) ids     cross entropy       probabilities (B, M, [S,] ids)
     values       one by one     (B, M, S · channels)        squared error       values (B, M, S · channels)
@@ -15,7 +15,7 @@ M are the positions, or behind strides the frames, of S positions each.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -25,28 +25,10 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from lambda_seq.layers import checks
+from lambda_seq.models.head_layers import Inputs, Normalize, TiedLinear, on_device, wide
 from lambda_seq.models.inputs import INPUTS, WORD_IDS
 
 IGNORED = -100  # a class number or token id that is not known, which no loss counts
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a network says of itself to its head.
-
-    Attributes:
-        dim: channels of its features.
-        kind: what it takes, "tokens", "features", "waveform" or "image".
-        values: token ids, or channels, of a position of its input.
-        frame: positions of its input per feature vector.
-        embedding: of token ids in `dim` channels, which a head may share; None where there is none.
-    """
-
-    dim: int
-    kind: str
-    values: int = 1
-    frame: int = 1
-    embedding: nn.Embedding | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +93,10 @@ class Objective:
         """What logits say, in float32 or wider."""
         return wide(logits).softmax(-1)
 
+    def logits(self, answers: Tensor) -> Tensor:
+        """Logits that say this, such as the mean of several answers."""
+        return answers.clamp_min(torch.finfo(answers.dtype).tiny).log()
+
 
 _HEADS: dict[str, type[Objective]] = {}
 
@@ -130,11 +116,17 @@ def register_head(kind: type[Objective]) -> type[Objective]:
 @register_head
 @dataclass(frozen=True)
 class Classes(Objective):
-    """One class of several. Targets may be probabilities (B, classes), too."""
+    """One class of several. Targets may be probabilities (B, classes), too.
+
+    Args:
+        label_smoothing: probability spread evenly over all classes in the target.
+        weight: factor of the loss of each class; the loss stays a mean over rows.
+    """
 
     name = "classes"
 
     label_smoothing: float = 0.0
+    weight: Sequence[float] | None = None
 
     def known(self, target: Tensor) -> Bool[Tensor, " B"]:
         """Rows with a class; one with probabilities has."""
@@ -143,16 +135,29 @@ class Classes(Objective):
     def losses(self, logits: Float[Tensor, "B classes"], target: Shaped[Tensor, "B ..."]) -> Float[Tensor, " B"]:
         """Cross entropy of each row."""
         return F.cross_entropy(
-            logits, target, ignore_index=IGNORED, label_smoothing=self.label_smoothing, reduction="none"
+            logits,
+            target,
+            weight=on_device(self.weight, logits.dtype, logits.device),
+            ignore_index=IGNORED,
+            label_smoothing=self.label_smoothing,
+            reduction="none",
         )
 
 
 @register_head
 @dataclass(frozen=True)
 class Labels(Objective):
-    """Any number of several labels; NaN for one that is not known."""
+    """Any number of several labels; NaN for one that is not known.
+
+    Args:
+        label_smoothing: part of each target that is 1/2 in place of 0 or 1.
+        weight: factor of the loss of each label where a row has it.
+    """
 
     name, answer, said = "labels", "logits of {} labels", "a probability of each (B, labels)"
+
+    label_smoothing: float = 0.0
+    weight: Sequence[float] | None = None
 
     def known(self, target: Tensor) -> Bool[Tensor, "B labels"]:
         """Those that are."""
@@ -160,11 +165,17 @@ class Labels(Objective):
 
     def losses(self, logits: Float[Tensor, "B labels"], target: Shaped[Tensor, "B labels"]) -> Tensor:
         """Binary cross entropy of each label (B, labels)."""
-        return F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype).nan_to_num(), reduction="none")
+        goal = target.to(logits.dtype).nan_to_num().lerp(logits.new_tensor(0.5), self.label_smoothing)
+        weight = on_device(self.weight, logits.dtype, logits.device)
+        return F.binary_cross_entropy_with_logits(logits, goal, pos_weight=weight, reduction="none")
 
     def answers(self, logits: Tensor) -> Tensor:
         """The probability of each label."""
         return wide(logits).sigmoid()
+
+    def logits(self, answers: Tensor) -> Tensor:
+        """Logits of these probabilities."""
+        return answers.logit(eps=torch.finfo(answers.dtype).eps)
 
 
 class _Numbers(Objective):
@@ -182,13 +193,59 @@ class _Numbers(Objective):
     def answers(self, logits: Tensor) -> Tensor:
         return wide(logits)
 
+    def logits(self, answers: Tensor) -> Tensor:
+        return answers
+
 
 @register_head
 @dataclass(frozen=True)
 class Numbers(_Numbers):
-    """Numbers of a whole input, as in regression."""
+    """Numbers of a whole input, as in regression: mean + std · logits.
+
+    The loss is of their errors in units of `std`.
+
+    Args:
+        mean, std: of each number; None for 0 and 1.
+        huber: errors beyond so many units count by their size, no more by its square; None for the square of all.
+
+    Raises:
+        ValueError: a number out of range, or not as many of `mean` as of `std`.
+    """
 
     name, answer, said = "numbers", "{} numbers", "numbers (B, numbers)"
+
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    huber: float | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.mean or ()) != len(self.std or ()):
+            raise ValueError(f"mean={self.mean}, std={self.std}: expected as many of both, one for each number")
+        if not all(one > 0 for one in self.std or ()):
+            raise ValueError(f"std={self.std}: expected numbers above 0")
+        if self.huber is not None and not self.huber > 0:
+            raise ValueError(f"huber={self.huber}: expected a number above 0, such as 1.0, or None")
+
+    def losses(self, logits: Float[Tensor, "B numbers"], target: Float[Tensor, "B numbers"]) -> Tensor:
+        """Squared or Huber's error of each number, in units of `std`."""
+        goal = self.logits(wide(target).nan_to_num()).to(logits.dtype)
+        if self.huber is None:
+            return (logits - goal).square()
+        return 2 * F.huber_loss(logits, goal, delta=self.huber, reduction="none")
+
+    def answers(self, logits: Tensor) -> Tensor:
+        """The numbers."""
+        found, (mean, std) = wide(logits), self._units(logits)
+        return found if mean is None or std is None else found * std + mean
+
+    def logits(self, answers: Tensor) -> Tensor:
+        """These numbers in units of `std`, from `mean` on."""
+        mean, std = self._units(answers)
+        return answers if mean is None or std is None else (answers - mean) / std
+
+    def _units(self, like: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        return on_device(self.mean, dtype, like.device), on_device(self.std, dtype, like.device)
 
 
 @register_head
@@ -326,26 +383,6 @@ class Embedding(Objective):
         return wide(logits)
 
 
-class TiedLinear(nn.Module):
-    """x · Eᵀ / √dim, of an embedding E (ids, dim) whose entries have variance 1: logits of ids, without weights."""
-
-    def __init__(self, embedding: nn.Embedding) -> None:
-        super().__init__()
-        self._embedding = (embedding,)  # no module of this one's: its weight has one name, and one owner
-
-    def forward(self, x: Float[Tensor, "*B dim"]) -> Float[Tensor, "*B ids"]:
-        """Logits of each id."""
-        return F.linear(x * x.shape[-1] ** -0.5, self._embedding[0].weight)
-
-
-class Normalize(nn.Module):
-    """Vectors of length 1; zeros stay zeros."""
-
-    def forward(self, x: Float[Tensor, "B dim"]) -> Float[Tensor, "B dim"]:
-        """Divide by the length."""
-        return F.normalize(x, dim=-1)
-
-
 def list_heads() -> list[str]:
     """The names that `head` takes."""
     return list(_HEADS)
@@ -369,8 +406,3 @@ def make_objective(head: str, options: Mapping[str, Any] | None = None) -> Objec
             has = f"it has {', '.join(accepted)}" if accepted else "it has none"
             raise TypeError(f"head_options: head={head!r} has no option {name!r}: {has}")
     return kind(**(options or {}))
-
-
-def wide(x: Tensor) -> Tensor:
-    """In float32 or wider."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))

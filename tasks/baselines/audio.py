@@ -34,7 +34,7 @@ def fit(data: ClassificationData) -> Fitted:
     frontend, bands = _frontend(audio)
     length = (audio.max_length or audio.sampling_rate) / audio.sampling_rate
     kind = Kind(
-        "logistic regression on log-mel statistics",
+        "log-mel statistics",
         "clips",
         f"of {bands} log-mel bands mean and deviation, those of their changes, and means of {PARTS} parts",
     )

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 FILE = "baseline.json"
-BETTER = {"accuracy": 1, "bits_per_byte": -1}  # figures that a network is compared by: whether more or less is better
+# Figures that a network is compared by: whether more or less is better
+BETTER = {"accuracy": 1, "bits_per_byte": -1, "f1": 1, "rmse": -1}
 
 
 @dataclass(frozen=True)

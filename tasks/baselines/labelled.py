@@ -12,7 +12,7 @@ from jaxtyping import Float
 from lambda_seq.tasks.baselines.fitted import Fitted
 from lambda_seq.tasks.baselines.linear import (
     FITTED,
-    Regression,
+    LINEAR,
     Sample,
     at_most,
     check_classes,
@@ -20,7 +20,6 @@ from lambda_seq.tasks.baselines.linear import (
     chosen_on,
     described,
     measured,
-    most_frequent,
     rows_within,
     spread,
 )
@@ -36,7 +35,7 @@ class Kind(NamedTuple):
     """What features are made of.
 
     Attributes:
-        name: of the baseline.
+        name: of what the baseline is fitted on, "pixels".
         rows: what rows are called, "pictures".
         features: what features are, "pixels of 8 × 8".
     """
@@ -57,7 +56,7 @@ def fit_features(
     features: Callable[[Any], Float[np.ndarray, " d"]],
     most: int | None = None,
 ) -> Fitted:
-    """Logistic regression on dense, standardised features of the items of each row.
+    """Logistic regression, or what is like it for other targets, on dense, standardised features of each row.
 
     Args:
         data: whose items have "x" and "label".
@@ -66,7 +65,7 @@ def fit_features(
         most: training rows that are looked at.
     """
     rows = data.split("train")
-    whole, classes = len(rows), len(data.facts.labels or ())
+    whole, classes, linear = len(rows), len(data.facts.labels or ()), LINEAR[data.facts.target.kind]
     first = features(data.rows_as_items(rows.take(np.arange(1)), "train")[0]["x"])
     limit = min(most or whole, max(NUMBERS // max(first.size, 1), 1))
     train = next(_batches(data, at_most(rows, limit), "train", features, limit + classes), None)
@@ -76,18 +75,19 @@ def fit_features(
     validation = None
     if "validation" in data.splits:
         validation = next(_batches(data, at_most(data.split("validation"), limit), "validation", features, limit), None)
-    choice = choose(train, validation, classes)
+    choice = choose(train, validation, classes, linear)
     train = train.take(spread(train.y, rows_within(train, classes, FITTED)))
-    model = Regression(train, classes).fit(choice.strength)
+    model = linear(train, classes).fit(choice.strength)
+    name = f"{linear.name} on {kind.name}"
 
     def batches(name: str) -> Iterator[Sample]:
         return _batches(data, data.split(name), name, features, TOGETHER)
 
     return Fitted(
-        kind.name,
-        f"{kind.name}: {described(len(train), whole, kind.rows)}, {first.size:,} features ({kind.features}), "
+        name,
+        f"{name}: {described(len(train), whole, kind.rows)}, {first.size:,} features ({kind.features}), "
         f"C={choice.strength:g} {chosen_on(data, kind.rows, limit)}",
-        measured(data, most_frequent(train.y), batches, model),
+        measured(data, train.y, batches, model),
         {"C": choice.strength, "training_rows": len(train), "features": int(first.size)},
     )
 
@@ -98,5 +98,5 @@ def _batches(
     """Features of rows, so many at a time."""
     items: Any = data.rows_as_items(rows, name)
     every = (items[row] for row in range(len(items)))
-    while batch := [(features(item["x"]), int(item["label"])) for item in islice(every, count)]:
+    while batch := [(features(item["x"]), item["label"]) for item in islice(every, count)]:
         yield Sample(np.stack([x for x, _ in batch]).astype(np.float32), np.array([y for _, y in batch]))

@@ -33,7 +33,7 @@ def fit(data: ClassificationData) -> Fitted:
     elif isinstance(data, ImageData):
         size = data.decoder.size
     edges = "" if size is None else " of " + " × ".join(str(min(edge, EDGE)) for edge in size)
-    kind = Kind("logistic regression on pixels", "pictures", f"pixels{edges}")
+    kind = Kind("pixels", "pictures", f"pixels{edges}")
     return fit_features(data, kind, partial(pixels, size=size), MOST)
 
 

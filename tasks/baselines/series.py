@@ -30,7 +30,7 @@ def fit(data: ClassificationData) -> Fitted:
     channels = int(data.facts.options.get("in_channels", 1))
     steps = max(min(STEPS, NUMBERS // channels), 1)
     kind = Kind(
-        "logistic regression on statistics and means along the series",
+        "statistics and means along the series",
         "series",
         f"of {channels} channels mean, deviation, extremes, and the same of steps; {steps} means along the series",
     )

@@ -26,7 +26,7 @@ def fit(data: ClassificationData) -> Fitted:
     """On the share of each symbol, and on the first and the last one."""
     count = min(int(data.facts.options["vocab_size"]), SYMBOLS)
     kind = Kind(
-        "logistic regression on counts of symbols",
+        "counts of symbols",
         "sequences",
         f"how often each of {count:,} symbols comes, and which is first and last",
     )

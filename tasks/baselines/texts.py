@@ -13,9 +13,10 @@ from lambda_seq.tasks.baselines.fitted import Fitted
 from lambda_seq.tasks.baselines.labelled import has_labels
 from lambda_seq.tasks.baselines.linear import (
     FITTED,
+    LINEAR,
     TRIED,
     Choice,
-    Regression,
+    Linear,
     Sample,
     at_most,
     check_classes,
@@ -23,7 +24,6 @@ from lambda_seq.tasks.baselines.linear import (
     chosen_on,
     described,
     measured,
-    most_frequent,
     rows_within,
     spread,
 )
@@ -57,7 +57,7 @@ def applies(data: Data) -> bool:
 
 def fit(data: TextData) -> Fitted:
     """On words and pairs of them, on characters, or on both, whichever is best on validation."""
-    rows, classes = data.split("train"), len(data.labels)
+    rows, classes, linear = data.split("train"), len(data.labels), LINEAR[data.facts.target.kind]
     kept = at_most(rows, max(BYTES // max(_mean_bytes(data, rows), 1), 1))
     texts, y = list(read(data, kept, "train")), np.asarray(kept.labels)
     check_classes(data, y)
@@ -66,11 +66,11 @@ def fit(data: TextData) -> Fitted:
     found = {name: Sample(x, y) for name, x in learned.items() if x is not None}
     if not found:
         raise ValueError(f"path={data.path!r}: the training texts have no words and no characters to learn from")
-    trials = _trials(found, _held(data, {name: kinds[name] for name in found}), classes)
+    trials = _trials(found, _held(data, {name: kinds[name] for name in found}), classes, linear)
     best = max(trials, key=lambda trial: trial.choice.rank)
     train = _joined([found[name] for name in best.kinds])
     train = train.take(spread(y, rows_within(train, classes, FITTED)))
-    model = Regression(train, classes).fit(best.choice.strength)
+    model = linear(train, classes).fit(best.choice.strength)
 
     def batches(name: str) -> Iterator[Sample]:
         own = data.split(name)
@@ -80,18 +80,18 @@ def fit(data: TextData) -> Fitted:
             yield _joined([Sample(kinds[name](batch), y) for name in best.kinds])
             done += len(batch)
 
-    name = f"TF-IDF of {best.name} with logistic regression"
-    tried = ", ".join(f"{trial.name} {trial.choice.accuracy:.3f}" for trial in trials)
+    name = f"TF-IDF of {best.name} with {linear.name}"
+    tried = ", ".join(f"{trial.name} {trial.choice.score:.3f}" for trial in trials)
     return Fitted(
         name,
         f"{name}: {described(len(train), len(rows), 'texts')} ({_part(data)}), {train.x.shape[1]:,} features, "
         f"C={best.choice.strength:g} {chosen_on(data, 'texts', HELD)} ({tried})",
-        measured(data, most_frequent(y), batches, model),
+        measured(data, y, batches, model),
         {
             "features": best.name,
             "C": best.choice.strength,
             "training_rows": len(train),
-            "tried": {trial.name: trial.choice.accuracy for trial in trials},
+            "tried": {trial.name: trial.choice.score for trial in trials},
         },
     )
 
@@ -105,14 +105,16 @@ def _held(data: TextData, kinds: dict[str, Words | Characters]) -> dict[str, Sam
     return {name: Sample(kind(texts), y) for name, kind in kinds.items()}
 
 
-def _trials(found: dict[str, Sample], held: dict[str, Sample] | None, classes: int) -> list[Trial]:
+def _trials(
+    found: dict[str, Sample], held: dict[str, Sample] | None, classes: int, linear: type[Linear]
+) -> list[Trial]:
     """Each kind of features, and all together; on the same training rows, fewer where all would take minutes."""
     most = min(rows_within(sample, classes, TRIED) for sample in found.values())
     trials = []
     for kinds in dict.fromkeys([*((name,) for name in found), tuple(found)]):
         train = _joined([found[name] for name in kinds])
         validation = None if held is None else _joined([held[name] for name in kinds])
-        trials.append(Trial(kinds, choose(train.take(spread(train.y, most)), validation, classes)))
+        trials.append(Trial(kinds, choose(train.take(spread(train.y, most)), validation, classes, linear)))
     return trials
 
 

@@ -17,6 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lambda_seq.tasks.checkpointing.runs import begin
 from lambda_seq.tasks.checkpointing.storage import BEST, LAST, check_writable, damage
+from lambda_seq.tasks.data.base import Data
+from lambda_seq.tasks.data.reading.notes import note
 from lambda_seq.tasks.strategies.stopping import StopRequest, end_when_asked
 
 NOTES = "last_checkpoint"  # where a checkpoint says what `LastCheckpoint` has to know of it
@@ -38,10 +40,21 @@ class BestCheckpoint(ModelCheckpoint):
             dirpath=dirpath,
             filename=Path(BEST).stem,
             monitor=monitor,
-            mode=mode or ("min" if monitor.endswith(("loss", "error")) else "max"),
+            mode=mode or ("min" if monitor.endswith(("loss", "error", "mae", "rmse")) else "max"),
             save_on_train_epoch_end=False,  # at the end of validation, which a stop in mid-epoch does not reach
             enable_version_counter=False,
         )
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Go by the metric that the data have, where the one of the task is asked for and they lack it."""
+        judged, data = getattr(pl_module, "judged_by", None), getattr(trainer, "datamodule", None)
+        if judged is not None and isinstance(data, Data) and self.monitor == pl_module.monitor[0]:  # type: ignore[index]
+            monitor, mode = judged(data.facts)
+            if monitor != self.monitor:
+                note(f"best.monitor={self.monitor}: such data have none; the best checkpoint is that by {monitor}")
+                self.monitor, self.mode = monitor, mode
+                self.kth_value = torch.tensor(torch.inf if mode == "min" else -torch.inf)
+        super().setup(trainer, pl_module, stage)
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
         """Whether this is the best so far; what is not a number never is, not even as the first."""

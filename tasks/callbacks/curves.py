@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from lambda_seq.tasks.checkpointing.storage import PARTIAL
 from lambda_seq.tasks.weighing import steps_with
 
 SCORES = {"accuracy": "Accuracy", "bits_per_byte": "Bits per byte"}  # metric: title of its panel
+OTHERWISE = {"f1": "F1", "rmse": "Root mean squared error"}  # of data that have none of these
 TRAIN, VALIDATION, RATE = "#0072B2", "#D55E00", "#009E73"  # blue, vermilion, green of Okabe & Ito, for all eyes
 
 
@@ -48,7 +50,7 @@ class Curves(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note loss and scores of the epoch."""
-        self._note_metrics(trainer, ("train/loss_epoch", *(f"train/{score}" for score in SCORES)))
+        self._note_metrics(trainer, ("train/loss_epoch", *(f"train/{score}" for score in {**SCORES, **OTHERWISE})))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw."""
@@ -80,10 +82,19 @@ class Curves(Callback):
         self.points.setdefault(name, []).append([step, float(value)])
 
 
+def scores_in(points: Mapping[str, Any]) -> dict[str, str]:
+    """The scores that there are points of, and the titles of their panels."""
+
+    def found(scores: Mapping[str, str]) -> dict[str, str]:
+        return {name: title for name, title in scores.items() if {f"train/{name}", f"val/{name}"} & points.keys()}
+
+    return found(SCORES) or found(OTHERWISE)
+
+
 def draw(points: dict[str, list[list[float]]], path: Path) -> None:
     """A panel over the steps for the loss, for each score that there are points of, and for the learning rate."""
     style: Any = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True}
-    scores = [score for score in SCORES if {f"train/{score}", f"val/{score}"} & points.keys()]
+    scores = scores_in(points)
     with mpl.rc_context(style | {"grid.alpha": 0.3, "axes.titlesize": 11, "axes.titleweight": "bold"}):
         figure = Figure(figsize=(4 * (2 + len(scores)), 3.8), dpi=150, layout="constrained")
         FigureCanvasAgg(figure)
@@ -94,7 +105,7 @@ def draw(points: dict[str, list[list[float]]], path: Path) -> None:
         for axes, score in zip(middle, scores, strict=True):
             _line(axes, points.get(f"train/{score}"), TRAIN, "training", marker="o")
             _line(axes, points.get(f"val/{score}"), VALIDATION, "validation", marker="s", linestyle="--")
-            axes.set_title(SCORES[score], loc="left")
+            axes.set_title(scores[score], loc="left")
         _line(rate, points.get("lr"), RATE, "")
         loss.set_title("Loss", loc="left")
         rate.set_title("Learning rate", loc="left")

@@ -7,7 +7,7 @@ import heapq
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -18,6 +18,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor
 
+from lambda_seq.inference.answers import THRESHOLD
 from lambda_seq.tasks.callbacks.pictures import Shown, draw_sheet
 from lambda_seq.tasks.checkpointing.storage import PARTIAL
 from lambda_seq.tasks.locks import lock
@@ -68,6 +69,20 @@ class ClassTable:
         return []
 
 
+class LabelTable(ClassTable):
+    """A row for each prediction: id, the labels of probability 1/2 or more as a JSON list, and that of each label."""
+
+    def rows(self, prediction: dict[str, Any]) -> list[list[Any]]:
+        """The rows of a batch: "id", names, and "probabilities" (B, labels)."""
+        return [
+            [name, None if any(map(math.isnan, row)) else json.dumps(self._above(row), ensure_ascii=False), *row]
+            for name, row in zip(prediction["id"], prediction["probabilities"].tolist(), strict=True)
+        ]
+
+    def _above(self, row: list[float]) -> list[str]:
+        return [label for label, chance in zip(self.labels, row, strict=True) if chance >= THRESHOLD]
+
+
 class AnswerTable:
     """A row for each prediction: id, and the answer as JSON, a number or lists of numbers."""
 
@@ -82,6 +97,28 @@ class AnswerTable:
     def rest(self) -> list[list[Any]]:
         """Nothing."""
         return []
+
+
+class NumberTable(AnswerTable):
+    """A row for each prediction: id, and each number, in a column "prediction", or of several "prediction: NAME".
+
+    Args:
+        names: of the numbers.
+    """
+
+    def __init__(self, names: list[str]) -> None:
+        self.columns = {"id": "string"} | dict.fromkeys(number_columns(dict.fromkeys(names, 0.0)), "float32")
+
+    def rows(self, prediction: dict[str, Any]) -> list[list[Any]]:
+        """The rows of a batch: "id", names, and "answers" (B, numbers)."""
+        return [[name, *row] for name, row in zip(prediction["id"], prediction["answers"].tolist(), strict=True)]
+
+
+def number_columns(numbers: Mapping[str, float]) -> dict[str, float]:
+    """Numbers by the names of their columns."""
+    if len(numbers) == 1:
+        return dict(zip(["prediction"], numbers.values(), strict=True))
+    return {f"prediction: {name}": value for name, value in numbers.items()}
 
 
 class Writer(Protocol):
@@ -156,7 +193,8 @@ class PredictionFile(BasePredictionWriter):
 
     The id is the file of an image or text that has one, otherwise the number of the row. Of classification the columns
     are `id`, `input` (the text, or the path of the file), `label` (the true one, if there is a column of such),
-    `prediction` (the likeliest class) and, for each class, `probability: CLASS`; of language modelling `id`, `tokens`,
+    `prediction` (the likeliest class, or of several labels those of probability 1/2 or more, as a JSON list) and, for
+    each class or label, `probability: CLASS`; of language modelling `id`, `tokens`,
     `bytes`, `loss` (nats per token) and `bits_per_byte`. Of pictures a contact sheet is drawn beside the file, as PNG,
     of those that the network is most and least certain of.
 
@@ -222,7 +260,7 @@ class PredictionFile(BasePredictionWriter):
         if self._known is not None:
             rows = [[name, *self._known.of(name), *row] for name, *row in rows]
         self._write(rows)
-        if isinstance(self._table, ClassTable):
+        if type(self._table) is ClassTable:  # of several labels none is the surest
             self.sheet.add(batch, prediction, self._table.labels)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from lambda_seq.tasks.callbacks.pictures import draw_confusion
-from lambda_seq.tasks.metrics import count_in, report_metrics
+from lambda_seq.tasks.metrics import count_in
 
 COLUMNS = ("label", "precision", "recall", "f1", "support")
 PRINTED = 40  # most classes in the printed table; of more, those with the smallest F1
@@ -72,8 +72,9 @@ class Reports(Callback):
         self._end(trainer, pl_module, "test")
 
     def _begin(self, module: LightningModule) -> None:
-        labels = getattr(module, "labels", None)  # which only tasks have that tell classes apart
-        self._metrics = report_metrics(len(labels)).to(module.device) if labels else None
+        counted = getattr(module, "report_metrics", None)  # which only tasks have that tell classes apart
+        metrics = None if counted is None else counted()
+        self._metrics = None if metrics is None else metrics.to(module.device)
         if self._metrics is not None:
             count_in(self._metrics, getattr(module.trainer.strategy, "data_group", None))
 
@@ -112,15 +113,16 @@ def summarise(
     """The report as primitives.
 
     Args:
-        found: what `tasks.metrics.report_metrics` computed.
-        labels: class names.
+        found: what `tasks.metrics.report_metrics` computed, or the same of several labels.
+        labels: names of the classes, or labels.
         split: "val" or "test".
         metrics: figures of the whole split, such as its accuracy.
 
     Returns:
         "split", "rows", "metrics", "classes" (for each: label, precision, recall, f1, support; None is undefined),
-        "reliability" (for each bin of confidence: rows, confidence, accuracy; None without rows), and
-        "confusion_matrix" (rows: classes; columns: predictions) unless there are too many classes for it.
+        "reliability" (for each bin of confidence: rows, confidence, accuracy; None without rows; no bins of several
+        labels), and "confusion_matrix" (rows: classes; columns: predictions) unless there are too many classes for it,
+        or several labels.
     """
     classes = []
     for index, label in enumerate(labels):
@@ -139,11 +141,11 @@ def summarise(
         {"rows": int(rows), "confidence": confidence / rows, "accuracy": correct / rows}
         if rows
         else {"rows": 0, "confidence": None, "accuracy": None}
-        for rows, confidence, correct in found["reliability"].tolist()
+        for rows, confidence, correct in (found["reliability"].tolist() if "reliability" in found else ())
     ]
     report: dict[str, Any] = {
         "split": split,
-        "rows": sum(row["support"] for row in classes),
+        "rows": int(found["scores"][0, :4].sum()),  # of any class: right, wrong, rightly not, missed
         "metrics": metrics or {},
         "classes": classes,
         "reliability": reliability,

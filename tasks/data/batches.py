@@ -1,7 +1,8 @@
 """Batches: what each kind of data hands to a task, by key, shape and dtype.
 
 B rows, N positions, C channels; what is padded to the longest row of a batch has a mask, True at real positions. Names
-and labels go with all of them: "id", a name for each row, and "label" (B,) int64, which data to predict need not have.
+and labels go with all of them: "id", a name for each row, and "label", which data to predict need not have: class
+numbers (B,) int64; of several labels 0 or 1 (B, labels), or numbers (B, numbers), float32.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from torch import Tensor
 
 from lambda_seq import functional as LF
 from lambda_seq.inference.batches import mean_by_document
+from lambda_seq.models.heads import Objective
 
 
 class RowBatch(TypedDict):
     """What batches of rows have in common."""
 
     id: list[str]
-    label: NotRequired[Int[Tensor, " B"]]
+    label: NotRequired[Int[Tensor, " B"] | Float[Tensor, "B labels"]]
 
 
 class SequenceBatch(RowBatch):
@@ -104,20 +106,22 @@ def named(items: Sequence[Mapping[str, Any]]) -> RowBatch:
     """Names of items and, as far as they are known, their labels."""
     names: RowBatch = {"id": [item["id"] for item in items]}
     if "label" in items[0]:
-        names["label"] = torch.tensor([item["label"] for item in items])
+        names["label"] = torch.from_numpy(np.array([item["label"] for item in items]))
     return names
 
 
 def answer_by_document(
-    network: Callable[[Tensor, Tensor], Tensor], batch: WindowBatch | ClipWindowBatch | dict[str, Any]
+    network: Callable[[Tensor, Tensor], Tensor],
+    batch: WindowBatch | ClipWindowBatch | dict[str, Any],
+    objective: Objective,
 ) -> Float[Tensor, "B classes"]:
-    """Logits (B, classes) of documents: the logarithm of the mean of their windows' probabilities.
+    """Logits (B, classes) of documents, which say the mean of their windows' answers.
 
     Args:
         network: takes "x" and "mask" of some windows and gives their logits.
         batch: of whole documents, or clips.
+        objective: that answers by logits.
     """
     pieces = zip(batch["x"].split(batch["at_once"]), batch["mask"].split(batch["at_once"]), strict=True)
-    probabilities = torch.cat([network(x, mask).float().softmax(-1) for x, mask in pieces])  # (W, classes)
-    means = mean_by_document(probabilities, batch["document"])
-    return means.clamp_min(torch.finfo(means.dtype).tiny).log()  # (B, classes)
+    answers = torch.cat([objective.answers(network(x, mask).float()) for x, mask in pieces])  # (W, classes)
+    return objective.logits(mean_by_document(answers, batch["document"]))  # (B, classes)

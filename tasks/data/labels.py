@@ -27,18 +27,54 @@ MISSING, UNKNOWN = -1, -2  # labels of rows
 
 @dataclass(frozen=True)
 class Rows:
-    """Some rows of a table with their class numbers; labels is None where they are unknown."""
+    """Some rows of a table with what is known of them; labels is None where that is nothing."""
 
     table: datasets.Dataset
     indices: np.ndarray  # (n,) of rows in table
-    labels: np.ndarray | None  # (n,) class numbers
+    labels: np.ndarray | None  # (n,) class numbers; (n, labels) 0 or 1, or (n, numbers), NaN where it is not known
 
     def __len__(self) -> int:
         return len(self.indices)
 
+    def target(self, row: int) -> dict[str, Any]:
+        """What an item has of it: "label", a class number or an array; nothing where it is not known."""
+        if self.labels is None:
+            return {}
+        return {"label": int(self.labels[row]) if self.labels.ndim == 1 else self.labels[row]}
+
+    @property
+    def missing(self) -> np.ndarray:
+        """Which rows have no label, (n,)."""
+        if self.labels is None:
+            return np.ones(len(self), bool)
+        return self.labels == MISSING if self.labels.ndim == 1 else np.isnan(self.labels).any(1)
+
+    @property
+    def strata(self) -> np.ndarray | None:
+        """Groups (n,) that each part of the rows should have its share of; see `strata`."""
+        return None if self.labels is None else strata(self.labels)
+
     def take(self, chosen: np.ndarray) -> Rows:
         """The rows at these places."""
         return replace(self, indices=self.indices[chosen], labels=None if self.labels is None else self.labels[chosen])
+
+
+def strata(labels: np.ndarray) -> np.ndarray:
+    """Groups (n,) of rows that are alike: their classes; of several labels the rarest of each; of numbers, tenths."""
+    if labels.ndim == 1:
+        return labels
+    if np.isin(labels, (0, 1)).all():
+        rarity = np.where(labels > 0, -labels.sum(0), -np.inf)  # (n, labels)
+        return np.where(labels.any(1), rarity.argmax(1), labels.shape[1])
+    ranks = np.argsort(np.argsort(labels[:, 0], kind="stable"), kind="stable")
+    return ranks * 10 // max(len(labels), 1)
+
+
+def rows_with(labels: np.ndarray, names: int) -> np.ndarray:
+    """How many rows have each of so many classes, or labels."""
+    if labels.ndim == 1:
+        return np.bincount(labels[labels >= 0], minlength=names)
+    return np.nansum(labels, 0).astype(np.int64)
 
 
 def find_column(
@@ -62,7 +98,7 @@ def find_column(
     """
     columns = table.column_names
     if given is not None:
-        return _named(columns, option, given)
+        return named_column(columns, option, given)
     for known in (columns, [column.strip().casefold() for column in columns], list(map(_last, columns))):
         usual = list(dict.fromkeys(columns[known.index(name)] for name in names if name in known))
         if len(usual) > 1:
@@ -81,7 +117,7 @@ def find_column(
     )
 
 
-def _named(columns: list[str], option: str, given: str) -> str:
+def named_column(columns: list[str], option: str, given: str) -> str:
     """The column of this name, in whatever capitals."""
     alike = [column for column in columns if column.strip().casefold() == given.strip().casefold()]
     if given in columns or len(alike) == 1:
@@ -162,7 +198,7 @@ def encode_labels(
         )
     kind = splits["train"].features[column]
     if not isinstance(kind, datasets.ClassLabel):
-        names = sorted(known, key=_in_order)
+        names = sorted(known, key=in_order)
     _note_likely_mistakes(names, len(numbers), f"label_column={column!r} of {where}")
     number = {name: index for index, name in enumerate(names)}
     encoded = {}
@@ -212,11 +248,11 @@ def _classes(table: datasets.Dataset, column: str, where: str, whole: bool = Fal
     if pa.types.is_nested(cells.type):
         raise ValueError(
             f"label_column={column!r} of the {where} holds {kind}, such as {cells[0].as_py()!r}; expected one class "
-            "name or whole number a row. Name another column: --data.label_column NAME"
+            "name or whole number a row, or a list of such. Name another column: --data.label_column NAME"
         )
     values = pc.unique(cells)
     rows = pc.fill_null(pc.index_in(cells, value_set=values), MISSING).to_numpy().astype(np.int64)
-    texts = [_name(value, column, where) for value in values.to_pylist()]
+    texts = [label_name(value, column, where) for value in values.to_pylist()]
     if whole:
         texts = [text and text.partition(".")[0] if WHOLE.fullmatch(text or "") else text for text in texts]
     names = sorted({text for text in texts if text})
@@ -226,7 +262,7 @@ def _classes(table: datasets.Dataset, column: str, where: str, whole: bool = Fal
     return names, places[rows]
 
 
-def _name(value: Any, column: str, where: str) -> str | None:
+def label_name(value: Any, column: str, where: str) -> str | None:
     """A label as text; None for none."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # numbers among which one was missing
@@ -246,7 +282,7 @@ def _note_trimmed(values: list[Any], where: str) -> None:
         note(f"{where}: white space at the ends of labels is left out, in {some(trimmed)}")
 
 
-def _in_order(name: str) -> tuple[int, int, str]:
+def in_order(name: str) -> tuple[int, int, str]:
     """Numbers first, by size."""
     return (0, int(name), name) if re.fullmatch(r"[+-]?[0-9]+", name) else (1, 0, name)
 
@@ -262,8 +298,8 @@ def _note_likely_mistakes(names: list[str], rows: int, where: str) -> None:
             name for name in names if sign in name and {one.strip() for one in name.split(sign)} <= {*names}
         ]:
             note(
-                f"{where}: {some(several)} seem to be several labels in a cell, and are classes of their own; to learn "
-                "several of a row, write a task with the head 'labels'"
+                f"{where}: {some(several)} seem to be several labels in a cell, and are classes of their own. Choose "
+                f"with --data.target.separator '{sign}'"
             )
     if rows >= 20 and len(names) > rows / 2:
         note(
@@ -290,13 +326,18 @@ def carve(rows: Rows, fraction: float, seed: int) -> tuple[Rows, Rows]:
     """
     if rows.labels is None:
         raise TypeError("rows without labels cannot be divided by class")
-    shuffled = np.random.default_rng(seed).permutation(len(rows))
-    by_class = shuffled[np.argsort(rows.labels[shuffled], kind="stable")]
+    shuffled, classes = np.random.default_rng(seed).permutation(len(rows)), strata(rows.labels)
+    by_class = shuffled[np.argsort(classes[shuffled], kind="stable")]
     count = min(max(round(len(rows) * fraction), 1), len(rows) - 1)
     places = (np.arange(count) + 0.5) * len(rows) / count  # evenly spaced through the classes
     chosen = np.zeros(len(rows), dtype=bool)
     chosen[by_class[places.astype(int)]] = True
-    _keep_classes(rows.labels, chosen, by_class)
+    _keep_classes(classes, chosen, by_class)
+    if rows.labels.ndim == 1 or np.isin(rows.labels, (0, 1)).all():
+        names = int(rows.labels.max()) + 1 if rows.labels.ndim == 1 else rows.labels.shape[1]
+        left, every = (rows_with(labels, names) for labels in (rows.labels[~chosen], rows.labels))
+        if lost := int(((left == 0) & (every > 0)).sum()):
+            note(f"{lost} classes have no rows left to train on, all being held out; add rows of these classes")
     return rows.take(np.flatnonzero(~chosen)), rows.take(np.flatnonzero(chosen))
 
 
@@ -309,5 +350,3 @@ def _keep_classes(labels: np.ndarray, chosen: np.ndarray, by_class: np.ndarray) 
             chosen[place], chosen[other] = False, True
             left[labels[place]] += 1
             left[labels[other]] -= 1
-    if lost := int(((left == 0) & (np.bincount(labels) > 0)).sum()):
-        note(f"{lost} classes have no rows left to train on, all being held out; add rows of these classes")

@@ -6,6 +6,7 @@ import zlib
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import datasets
@@ -13,13 +14,16 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from lambda_seq.tasks.data.base import Data
-from lambda_seq.tasks.data.labels import FILE_COLUMNS, MISSING, Rows, carve, encode_labels, find_label_column, name_rows
+from lambda_seq.tasks.data.labels import FILE_COLUMNS, Rows, carve, name_rows, rows_with
 from lambda_seq.tasks.data.loading import EpochSampler, ResumableLoader
 from lambda_seq.tasks.data.reading.columns import filled, flat
 from lambda_seq.tasks.data.reading.dialects import GUESSED, TableOptions
 from lambda_seq.tasks.data.reading.known import Known
 from lambda_seq.tasks.data.reading.notes import note
 from lambda_seq.tasks.data.reading.sources import load_rows, named_predict_path, to_predict
+from lambda_seq.tasks.data.targets import GUESSED as UNKNOWN_TARGET
+from lambda_seq.tasks.data.targets import TargetOptions, read_targets
+from lambda_seq.tasks.facts import Facts, Target, TargetKind
 
 
 class ClassificationData(Data):
@@ -29,7 +33,7 @@ class ClassificationData(Data):
     unless `test_fraction` holds one out. A test split may be without labels: it is predicted, but not tested.
     """
 
-    reads = (*Data.reads, "_labels", "_to_predict", "labelled_by")
+    reads = (*Data.reads, "_labels", "_to_predict", "labelled_by", "target_kind")
 
     def __init__(
         self,
@@ -45,6 +49,7 @@ class ClassificationData(Data):
         predict_path: str | None,
         table: TableOptions = GUESSED,
         drop_incomplete: bool = False,
+        target: TargetOptions = UNKNOWN_TARGET,
     ) -> None:
         super().__init__(
             path,
@@ -56,9 +61,10 @@ class ClassificationData(Data):
             predict_path=predict_path,
         )
         self.label_column, self.split_seed = label_column, split_seed
-        self.table, self.drop_incomplete = table, drop_incomplete
+        self.table, self.drop_incomplete, self.target = table, drop_incomplete, target
         self.left_out: dict[str, dict[str, np.ndarray]] = {}  # rows by split, and by what they lack
         self.labelled_by: str | None = None  # the column of labels, once it is found
+        self.target_kind: TargetKind = "classes"  # what is known of rows, once they are read
         self._to_predict: Rows | None = None  # the test split with the rows that have no labels
         self._named: tuple[str, Rows] | None = None  # `predict_path` and its rows
 
@@ -89,16 +95,18 @@ class ClassificationData(Data):
             raise ValueError(
                 f"path={self.path!r} has no training split, only {', '.join(tables)}; it is needed for the class names"
             )
-        if self.label_column is None and set(tables["train"].column_names) <= {*FILE_COLUMNS, "text"}:
+        unnamed = self.label_column is None and self.target.columns is None
+        if unnamed and set(tables["train"].column_names) <= {*FILE_COLUMNS, "text"}:
             raise ValueError(
                 f"path={self.path!r}: there are no classes; put files of each class into a folder of its own, or give "
                 "a table (csv, jsonl, parquet) with a column of labels"
             )
-        self.labelled_by = column = find_label_column(tables["train"], self.label_column)
-        self._labels, numbers = encode_labels(tables, column, f"path={self.path!r}", not self.drop_incomplete)
+        refuse = not self.drop_incomplete
+        found = read_targets(tables, self.label_column, self.target, f"path={self.path!r}", refuse)
+        self.labelled_by, self._labels, self.target_kind = found.column, found.names, found.kind
         splits = {}
         for name, table in tables.items():
-            rows = Rows(table, np.arange(len(table)), numbers[name])
+            rows = Rows(table, np.arange(len(table)), found.values[name])
             if self.drop_incomplete:
                 rows = self._complete(rows, name)
             if (kept := self._labelled(rows, name)) is not None:
@@ -120,7 +128,7 @@ class ClassificationData(Data):
         """The rows of a split that have what is classified and, but for test, a label; the others are counted."""
         column = self.content(rows.table)
         there = np.ones(len(rows), bool) if column is None else filled(rows.table, column)
-        labelled = np.asarray(rows.labels) != MISSING
+        labelled = ~rows.missing
         if name == "test" or not labelled.any():
             labelled = np.ones(len(rows), bool)  # predict answers them; see `_labelled`
         where, left = f"{name} split of path={self.path!r}", rows.take(np.flatnonzero(there & labelled))
@@ -138,7 +146,7 @@ class ClassificationData(Data):
 
     def _labelled(self, rows: Rows, name: str) -> Rows | None:
         """The rows of a split that have labels; without any, those of test as they are, and no validation."""
-        missing = np.flatnonzero(rows.labels == MISSING)
+        missing = np.flatnonzero(rows.missing)
         if not len(missing):
             return rows
         where, share = f"{name} split of path={self.path!r}", self.validation_fraction
@@ -147,13 +155,27 @@ class ClassificationData(Data):
             if name == "validation":
                 raise ValueError(f"{where}: {some}; label these rows, or leave them out: --data.drop_incomplete true")
             note(f"{where}: {some}; the test is of the others, and predict answers all")
-            return rows.take(np.flatnonzero(rows.labels != MISSING))
+            return rows.take(np.flatnonzero(~rows.missing))
         if name == "test":
             note(f"{where}: its {len(rows)} rows have no labels, so that it is not tested; predict answers them")
             return replace(rows, labels=None)
         instead = f"{share:g} of the training rows are held out instead" if share else "there is no validation"
         note(f"{where}: its {len(rows)} rows have no labels and are left out; {instead}")
         return None
+
+    @cached_property
+    def facts(self) -> Facts:
+        """What the model has to know: what is measured, and what is known of the training rows."""
+        found, train = self.measure(), self.splits.get("train")
+        known = None if train is None else train.labels
+        if known is None:
+            return found
+        if self.target_kind != "numbers":
+            counts = rows_with(known, len(self.labels)).tolist()
+            return replace(found, target=Target(kind=self.target_kind, rows=len(known), counts=counts))
+        mean, std = known.mean(0, dtype=np.float64), known.std(0, dtype=np.float64)
+        std = np.where(std > 0, std, 1.0)
+        return replace(found, target=Target(kind="numbers", mean=mean.tolist(), std=std.tolist()))
 
     @property
     def tested(self) -> bool:

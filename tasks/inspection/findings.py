@@ -35,18 +35,19 @@ class Finding:
     rows: list[str] = field(default_factory=list)
 
 
-def of_classes(counts: Mapping[str, Mapping[str, int]]) -> list[Finding]:
+def of_classes(counts: Mapping[str, Mapping[str, int]], *, several: bool = False) -> list[Finding]:
     """Of classes that are rare or missing.
 
     Args:
         counts: rows by split and class.
+        several: whether a row may have several of them, or none, so that always one of them is no answer.
     """
     train = counts.get("train") or {}
     if not train:
         return []
     found = []
     most, least = (chosen(train, key=train.__getitem__) for chosen in (max, min))
-    if train[most] >= UNEQUAL * max(train[least], 1):
+    if train[most] >= UNEQUAL * max(train[least], 1) and not several:
         message = (
             f"class {most!r} has {train[most]:,} training rows and {least!r} {train[least]:,}: always {most!r} is "
             f"right in {train[most] / sum(train.values()):.0%}; judge by F1: --best.monitor val/f1"

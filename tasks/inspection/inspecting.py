@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lambda_seq.tasks.data import Data
-from lambda_seq.tasks.data.labels import MISSING, Rows
+from lambda_seq.tasks.data.labels import MISSING, Rows, rows_with, strata
 from lambda_seq.tasks.data.reading import notes
 from lambda_seq.tasks.data.reading.notes import some
 from lambda_seq.tasks.inspection.findings import FEW, Finding, of_classes, of_keys, of_lengths
@@ -35,6 +35,7 @@ class Inspection:
         path: of the data.
         data: class of the data module.
         unit: of lengths.
+        target: what is known of a row: "classes", one of them; "labels", any of several; or "numbers".
         splits: by name "rows", "classes" (rows by class, or None), "lengths" (by quantile) and "measured", rows whose
             lengths these are.
         examples: rows by "row", their name, "label" and "shown".
@@ -46,6 +47,7 @@ class Inspection:
     path: str
     data: str
     unit: str
+    target: str = "classes"
     splits: dict[str, dict[str, Any]] = field(default_factory=dict)
     examples: list[dict[str, Any]] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
@@ -68,7 +70,7 @@ class Inspection:
             yield f"{split:12}{found['rows']:>10,}" + "".join(f"{lengths.get(name, 0):>12,.4g}" for name in QUANTILES)
         classes = next((found["classes"] for found in self.splits.values() if found["classes"]), None)
         if classes:
-            yield f"\n{f'{len(classes)} classes':24}" + "".join(f"{split:>12}" for split in self.splits)
+            yield f"\n{f'{len(classes)} {self.target}':24}" + "".join(f"{split:>12}" for split in self.splits)
             for name in list(classes)[:LISTED]:
                 counts = [(found["classes"] or {}).get(name, 0) for found in self.splits.values()]
                 yield f"{name[:23]:24}" + "".join(f"{count:>12,}" for count in counts)
@@ -121,6 +123,7 @@ def inspect(data: Any, folder: Path) -> Inspection:
     def name(split: str, place: int) -> str:
         return view.name(rows[split], split, place)
 
+    found.target = getattr(data, "target_kind", found.target)
     if given is False:
         found.findings += list(_left_out(data))
     for split, own in rows.items():
@@ -132,11 +135,13 @@ def inspect(data: Any, folder: Path) -> Inspection:
         names = labels[split]
         found.splits[split] = {
             "rows": len(own),
-            "classes": None if names is None else {name: names.count(name) for name in data.labels},
+            "classes": _counts(data, own),
             "lengths": _quantiles(lengths[split]),
             "measured": len(places[split]),
         }
-    found.findings += of_classes({split: one["classes"] or {} for split, one in found.splits.items()})
+    found.findings += of_classes(
+        {split: one["classes"] or {} for split, one in found.splits.items()}, several=found.target == "labels"
+    )
     found.findings += of_keys({split: list(view.keys(own, split)) for split, own in rows.items()}, labels, name)
     found.findings += of_lengths(lengths, places, view.unit, name)
     first = "train" if "train" in rows else next(iter(rows))
@@ -153,7 +158,18 @@ def _labels(data: Any, rows: Rows) -> list[str] | None:
     if rows.labels is None:
         return None
     names = data.labels
-    return ["" if label == MISSING else names[label] for label in rows.labels.tolist()]
+    if rows.labels.ndim == 1:
+        return ["" if label == MISSING else names[label] for label in rows.labels.tolist()]
+    if data.target_kind == "labels":
+        return [", ".join(name for name, one in zip(names, own, strict=True) if one == 1) for own in rows.labels]
+    return ["" if np.isnan(own).any() else ", ".join(f"{number:g}" for number in own) for own in rows.labels]
+
+
+def _counts(data: Any, rows: Rows) -> dict[str, int] | None:
+    """Rows of each class or label."""
+    if rows.labels is None or data.target_kind == "numbers":
+        return None
+    return dict(zip(data.labels, rows_with(rows.labels, len(data.labels)).tolist(), strict=True))
 
 
 def _left_out(data: Any) -> Iterator[Finding]:
@@ -180,8 +196,9 @@ def _spread(rows: Rows, most: int) -> list[int]:
     """Places of some rows, of as many classes as there can be."""
     if rows.labels is None:
         return np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)).tolist()
-    order = np.argsort(rows.labels, kind="stable")
-    by_class = np.split(order, np.flatnonzero(np.diff(rows.labels[order])) + 1)
+    groups = strata(rows.labels)
+    order = np.argsort(groups, kind="stable")
+    by_class = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
     chosen: list[int] = []
     for turn in range(most):
         chosen += [int(own[turn]) for own in by_class if turn < len(own)][: most - len(chosen)]

@@ -23,6 +23,7 @@ from lambda_seq.tasks.recipes.rules import (
     monitors,
     of_network,
     optimizer,
+    smoothing,
 )
 
 FRAME = 0.008  # seconds from frame to frame, as long as that gives
@@ -108,7 +109,7 @@ def choose(clips: Clips) -> list[Choice]:
     choices += of_network([("stem", stem)], f"for {'log-mel frames' if clips.frames else 'samples'}")
     choices += [_strides(clips, longest), *of_network(OPTIONS_OF_NETWORK.items(), "for sound")]
     choices += of_network([("dropout", by(DROPOUT, clips.rows))], few(clips))
-    choices.append(Choice("model.label_smoothing", by(SMOOTHING, clips.rows), few(clips)))
+    choices += smoothing(SMOOTHING, clips)
     choices += optimizer(RATE, DECAY, "for sound")
     return [*choices, epochs(clips, STEPS, batch), *monitors(clips)]
 

@@ -21,6 +21,7 @@ from lambda_seq.tasks.recipes.rules import (
     monitors,
     of_network,
     optimizer,
+    smoothing,
 )
 
 LARGEST = 96  # pixels of the shorter edge; larger pictures are resized to that
@@ -105,7 +106,7 @@ def choose(images: Images) -> list[Choice]:
     if images.given.get("model.network", images.network) == images.network:
         pixels = [("stem", "features"), *by(SEQUENCES, height * width).items()]
         choices += of_network(pixels if images.sequences else by(NETWORKS, edge).items(), size)
-    choices.append(Choice("model.label_smoothing", by(SMOOTHING, images.rows), few(images)))
+    choices += smoothing(SMOOTHING, images)
     choices += optimizer(RATE, DECAY, "for pictures")
     return [*choices, epochs(images, STEPS, batch), *monitors(images)]
 

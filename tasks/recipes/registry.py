@@ -27,13 +27,15 @@ class Measured:
     Attributes:
         rows: to train on.
         validation: rows to validate on, 0 for none.
-        classes: training rows of each class.
+        classes: training rows of each class, or label.
+        target: what is known of a row: "classes", one of them; "labels", any of several; or "numbers".
         given: options that were given, by their names on the command line; what follows from them has to fit.
     """
 
     rows: int
     validation: int = 0
     classes: tuple[int, ...] = ()
+    target: str = "classes"
     given: Mapping[str, Any] = field(default_factory=dict)
 
     @property

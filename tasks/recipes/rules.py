@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from lambda_seq.tasks.data import ClassificationData
-from lambda_seq.tasks.data.labels import Rows
+from lambda_seq.tasks.data.labels import Rows, rows_with
 from lambda_seq.tasks.recipes.registry import Choice, Measured
 
 Value = TypeVar("Value")
@@ -29,9 +29,9 @@ def by(table: Steps[Value], number: float) -> Value:
 def counted(data: ClassificationData) -> dict[str, Any]:
     """What all data for classification have: rows, those to validate on, and those of each class."""
     rows, labels = data.split("train"), data.split("train").labels
-    counts = np.bincount(labels, minlength=len(data.labels)).tolist() if labels is not None else []
+    counts = [] if labels is None or data.target_kind == "numbers" else rows_with(labels, len(data.labels)).tolist()
     validation = len(data.splits["validation"]) if "validation" in data.splits else 0
-    return {"rows": len(rows), "validation": validation, "classes": tuple(counts)}
+    return {"rows": len(rows), "validation": validation, "classes": tuple(counts), "target": data.target_kind}
 
 
 def spread(rows: Rows, most: int) -> Rows:
@@ -76,10 +76,22 @@ def epochs(measured: Measured, steps: Steps[int], batch: Choice) -> Choice:
 def monitors(measured: Measured) -> list[Choice]:
     """The mean F1 of the classes where these are uneven; a network that forgets small classes has a good accuracy."""
     classes = [count for count in measured.classes if count]
-    if len(classes) < 2 or not measured.validation or max(classes) < UNEVEN * min(classes):
+    if (
+        measured.target != "classes"
+        or len(classes) < 2
+        or not measured.validation
+        or max(classes) < UNEVEN * min(classes)
+    ):
         return []
     sizes = f"the greatest class has {max(classes):,} rows, the smallest {min(classes):,}"
     return [Choice(MONITOR, "val/f1", f"{sizes}, and accuracy is of the great ones")]
+
+
+def smoothing(steps: Steps[float], measured: Measured) -> list[Choice]:
+    """Label smoothing by the number of rows, of what has classes or labels."""
+    if measured.target == "numbers":
+        return []
+    return [Choice("model.label_smoothing", by(steps, measured.rows), few(measured))]
 
 
 def optimizer(rate: float, decay: float, why: str) -> list[Choice]:
@@ -95,7 +107,9 @@ def of_network(options: Iterable[tuple[str, Any]], why: str) -> list[Choice]:
 def classes_in_words(measured: Measured) -> str:
     """How many classes there are, and of how many rows if these are uneven."""
     counts = [count for count in measured.classes if count]
-    named = f"{len(measured.classes)} classes"
+    if measured.target == "numbers":
+        return "numbers"
+    named = f"{len(measured.classes)} {measured.target}"
     if counts and max(counts) >= UNEVEN * min(counts):
         named += f" of {min(counts):,} to {max(counts):,}"
     return named

@@ -24,6 +24,7 @@ from lambda_seq.tasks.recipes.rules import (
     monitors,
     of_network,
     optimizer,
+    smoothing,
     spread,
 )
 
@@ -171,7 +172,7 @@ def choose(texts: Texts) -> list[Choice]:
     rest = [(name, value) for name, value in reader.options.items() if name not in left]
     choices += of_network(rest, f"for {reader.unit}")
     choices += of_network([(name, by(table, texts.rows)) for name, table in reader.by_rows.items()], few(texts))
-    choices.append(Choice("model.label_smoothing", by(reader.smoothing, texts.rows), few(texts)))
+    choices += smoothing(reader.smoothing, texts)
     choices += optimizer(reader.rate, reader.decay, f"for {reader.unit}")
     if reader.fused and "mixed" not in str(texts.given.get("trainer.precision")):  # which clips no gradients of it
         choices.append(Choice(FUSED, True, "it is faster with so many vectors"))

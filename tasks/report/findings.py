@@ -108,9 +108,13 @@ class Findings(Callback):
     def add(self, batch: Any, outputs: Any) -> None:
         """Look through a batch whose answers are "probabilities" (B, classes) with "labels" (B,); others are passed by.
 
+        So are answers of several labels, (B, labels), of which a row has as many right ones as there are labels.
+
         The last rows of the batch may be without an answer: another process has them, too.
         """
         if not isinstance(outputs, dict) or "probabilities" not in outputs or not len(outputs["labels"]):
+            return
+        if outputs["labels"].ndim > 1:
             return
         chances, labels = outputs["probabilities"].float(), outputs["labels"]
         surest, answers = chances.max(-1)  # (B,), (B,)

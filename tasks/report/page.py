@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from torch.distributed.fsdp import FSDPModule
@@ -18,8 +19,9 @@ from torch.distributed.fsdp import FSDPModule
 import lambda_seq
 from lambda_seq.models.inputs import INPUTS
 from lambda_seq.tasks.callbacks.configuration import CONFIG
-from lambda_seq.tasks.callbacks.curves import SCORES
+from lambda_seq.tasks.callbacks.curves import scores_in
 from lambda_seq.tasks.checkpointing.storage import PARTIAL
+from lambda_seq.tasks.data.labels import rows_with
 from lambda_seq.tasks.report import charts, media
 from lambda_seq.tasks.report.findings import Findings
 from lambda_seq.tasks.report.occlusion import explained
@@ -31,7 +33,8 @@ LISTED = 100  # most classes in the table; of more those with the smallest F1
 CONFUSED = 12  # pairs of classes that are listed as mistaken for one another
 GROUPS = 8  # of rows of similar length
 LIBRARIES = ("torch", "lightning", "numpy")
-BETTER = {"loss": -1, "calibration_error": -1, "bits_per_byte": -1, "perplexity": -1}  # others: more is better
+# Others: more is better
+BETTER = {"loss": -1, "calibration_error": -1, "bits_per_byte": -1, "perplexity": -1, "mae": -1, "rmse": -1}
 SPLITS = {"val": "validation", "test": "test", "train": "training"}
 
 
@@ -103,7 +106,7 @@ def context(run: Run) -> dict[str, Any]:
         "curves": curves(run.points),
         "configuration": _text(Path(run.made.output_dir) / CONFIG),
         "left": run.left,
-        **(classes(run.split, run.data) if run.split else {"classes": None}),
+        **(classes(run.split, run.data) if run.split else {"classes": None, "several": False}),
         "lengths": lengths(run),
         "mistakes": mistakes(run),
         "kept": run.findings.kept,
@@ -160,7 +163,7 @@ def curves(points: Mapping[str, Sequence[Sequence[float]]]) -> list[str]:
             ],
         )
     ]
-    for score, title in SCORES.items():
+    for score, title in scores_in(points).items():
         pairs = [(kind, points.get(f"{kind}/{score}", ()), SPLITS[kind]) for kind in ("train", "val")]
         made.append(charts.lines(title, pairs))
     made.append(charts.lines("Learning rate", [("rate", points.get("lr", ()), "learning rate")]))
@@ -172,15 +175,14 @@ def classes(split: Mapping[str, Any], data: Any) -> dict[str, Any]:
     rows = split["classes"]
     labels = [row["label"] for row in rows]
     trained = getattr(getattr(data, "splits", {}).get("train"), "labels", None)
-    counts = [0] * len(labels) if trained is None else torch.bincount(torch.as_tensor(trained), minlength=len(labels))
+    counts = [0] * len(labels) if trained is None else rows_with(np.asarray(trained), len(labels))
     table = [row | {"trained": int(count)} for row, count in zip(rows, counts, strict=True)]
     shown = table
     if len(table) > LISTED:
         shown = sorted((row for row in table if row["f1"] is not None), key=lambda row: row["f1"])[:LISTED]
     matrix = split.get("confusion_matrix")
-    error = sum(
-        entry["rows"] * abs(entry["accuracy"] - entry["confidence"]) for entry in split["reliability"] if entry["rows"]
-    )
+    bins = split["reliability"]
+    error = sum(entry["rows"] * abs(entry["accuracy"] - entry["confidence"]) for entry in bins if entry["rows"])
     return {
         "classes": shown,
         "all_classes": len(table),
@@ -190,7 +192,8 @@ def classes(split: Mapping[str, Any], data: Any) -> dict[str, Any]:
         "matrix": matrix if matrix and len(matrix) <= NAMED else None,
         "heat": charts.heat(matrix) if matrix and NAMED < len(matrix) <= DRAWN else None,
         "confused": confused(matrix, labels) if matrix else [],
-        "reliability": charts.reliability(split["reliability"], error / max(split["rows"], 1)),
+        "reliability": charts.reliability(bins, error / max(split["rows"], 1)) if bins else "",
+        "several": not bins,
     }
 
 

@@ -68,6 +68,43 @@ def test_forms_of_pictures(tmp_path):
         assert np.allclose(found[0].answer, answers.model(expected[None]).softmax(-1)[0], atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("text", {}),
+        ("text", {"head": "positions"}),
+        ("text", {"head": "embedding", "num_classes": None}),
+        ("clip", {}),
+        ("picture", {}),
+    ],
+)
+def test_vectors_are_what_the_head_answers_from_whatever_they_are_padded_with(tmp_path, kind, options):
+    found = predictor(tmp_path / "model", kind, **options)
+    given = {"text": ["cat", "a longer text", ""], "picture": [PIXELS, PIXELS[:4]], "clip": [(SAMPLES, 4000)] * 2}[kind]
+    vectors = found.embed(given)
+    assert vectors.shape == (len(given), next(iter(found.model.head.parameters()), torch.zeros(1, 8)).shape[-1])
+    assert vectors.dtype == np.float32
+    assert np.isfinite(vectors).all()
+    assert np.allclose(vectors[0], found.embed(given[0]), atol=1e-5)
+    assert [one.id for one in found.embeddings(given)] == [str(index) for index in range(len(given))]
+    if "head" not in options:
+        with torch.no_grad():
+            answers = found.model.objective.answers(found.model.head(torch.from_numpy(vectors)))
+        assert np.allclose(answers, [one.answer for one in found(given)], atol=1e-5)
+    assert found.embed([]).shape == (0, 0)
+    assert not found.model.head._forward_pre_hooks
+
+
+def test_vectors_of_long_texts_are_means_over_windows_and_language_models_have_none(tmp_path):
+    reads = {"tokens": {"kind": "bytes", "max_length": 4, "part": "windows", "stride": 4}}
+    found = predictor(tmp_path / "model", "text", record={"version": 1, **reads})
+    parts = found.embed(["abcd", "efgh"])
+    assert np.allclose(found.embed("abcdefgh"), parts.mean(0), atol=1e-6)
+    writes = Predictor(lambda_seq.create_model("lambda_lm_tiny", vocab_size=257))
+    with pytest.raises(TypeError, match="no vector of a whole text"):
+        writes.embed("a text")
+
+
 def test_forms_of_clips(tmp_path, caplog):
     answers = predictor(tmp_path / "model", "clip")
     file = tmp_path / "a.wav"

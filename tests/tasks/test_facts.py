@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lambda_seq.inference.frontends import AudioFrontend
-from lambda_seq.tasks.facts import Audio, Facts, Pixels, Vocabulary
+from lambda_seq.tasks.facts import Audio, Facts, Pixels, Target, Vocabulary
 
 PICTURES = Facts(
     kind="image",
@@ -28,7 +28,8 @@ TEXTS = Facts(
     tokens=Vocabulary(kind="bytes", vocab_size=257, pad=0, fingerprint="bytes"),
     baselines={"val": {"chance": 0.5}},
 )
-ALL = [PICTURES, CLIPS, TEXTS, Facts(kind="features")]
+SERIES = Facts(kind="features", labels=["width"], target=Target(kind="numbers", mean=[3.0], std=[0.5]))
+ALL = [PICTURES, CLIPS, TEXTS, SERIES]
 
 
 @pytest.mark.parametrize("facts", ALL, ids=lambda facts: facts.kind)

@@ -242,11 +242,22 @@ def test_texts_of_files_with_other_heads(saved, command):
     assert [Path(row["id"]).name for row in found] == ["a.txt", "b.txt"]
     assert found[0]["input"] == "naïve"
     answer = lambda_seq.load_predictor(saved / "numbers")("naïve").answer
-    assert np.allclose(json.loads(found[0]["answer"]), answer, atol=1e-5)
+    assert np.allclose([float(found[0][f"prediction: {number}"]) for number in range(3)], answer, atol=1e-5)
     command("--model", saved / "several", "--input", "texts/a.txt", "--output", "p.parquet")
     (row,) = pq.read_table("p.parquet").to_pylist()
     chances = {name: row[f"probability: {name}"] for name in ("canine", "feline")}
     assert json.loads(row["prediction"]) == [name for name, chance in chances.items() if chance >= 0.5]
+
+
+def test_vectors_of_files(saved, command):
+    write_jsonl(Path("a.jsonl"), [{"text": "cat", "label": "feline"}, {"text": "a longer text than is read"}])
+    printed = command("--model", saved / "text", "--input", "a.jsonl", "--embed", "--output", "p.parquet")
+    vectors = lambda_seq.load_predictor(saved / "text").embed(["cat", "a longer text than is read"])
+    assert f"cat: 8 numbers, from {vectors[0, 0]:.4g} on" in printed
+    assert "accuracy" not in printed
+    table = pq.read_table("p.parquet")
+    assert table.column_names == ["id", "input", "label", *(f"vector {index}" for index in range(8))]
+    assert np.allclose([list(row.values())[3:] for row in table.to_pylist()], vectors, atol=1e-6)
 
 
 def test_prompts_of_files(saved, command):
@@ -268,6 +279,7 @@ def test_prompts_of_files(saved, command):
         (("--model", "none", "--input", "a.txt"), "'none' is no folder here"),
         (("--model", "text", "--input", "a.txt", "--output", "p.xlsx"), "--output=p.xlsx: unknown kind of file"),
         (("--model", "text", "--input", "a.txt", "--temperature", "1"), "--temperature: is of language models"),
+        (("--model", "prompt", "--input", "a.txt", "--embed"), "--embed: "),
         (("--model", "text", "--input", "a.txt", "--batch_size", "0"), "batch_size=0: expected at least 1"),
         (("--model", "text", "--input", "a.txt", "--data.label_column", "kind"), "label_column='kind'"),
         (("--model", "text"), None),

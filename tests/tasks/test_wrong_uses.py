@@ -120,6 +120,59 @@ WRONG = {
         f"{TEXTS} hollow.csv --data.drop_incomplete true",
         r"path='hollow.csv': no row is complete; leave out --data.drop_incomplete, or fill in column 'text'",
     ),
+    # What is known of rows
+    "a kind of target that there is not": (
+        f"{TEXTS} ok.csv --data.target.kind tags",
+        r"target.kind='tags': expected one of classes, labels, numbers",
+    ),
+    "a separator of numbers": (
+        f"{TEXTS} ok.csv --data.target.kind numbers --data.target.separator ;",
+        r"target.separator=';' with target.kind='numbers': it parts labels; leave one out",
+    ),
+    "columns of labels that are not there": (
+        f"{TEXTS} moods.csv --data.target.columns [mood,tine]",
+        r"target.columns='tine': there is no such column; did you mean 'tone'\? The columns are text, mood, tone",
+    ),
+    "columns of labels that hold words": (
+        f"{TEXTS} moods.csv --data.target.columns [mood,tone]",
+        r"train split of path='moods.csv': row 0 has 'a' in column 'mood'; expected 0 or 1. Correct it",
+    ),
+    "numbers that are words": (
+        f"{TEXTS} ok.csv --data.target.kind numbers",
+        r"train split of path='ok.csv': row 0 has 'a' in column 'label'; expected a number",
+    ),
+    "a separator in lists": (
+        f"{TEXTS} lists.jsonl --data.target.separator ;",
+        r"target.separator=';': column 'label' of path='lists.jsonl' holds lists already; leave it out",
+    ),
+    "a list with a label that no training row has": (
+        f"{TEXTS} lists",
+        r"test split of path='lists': row 0 has the label 'c', which no training row has \(training labels: a, b\)",
+    ),
+    "weights of another kind": (
+        f"{BYTES} ok.csv --model.class_weight even",
+        r"class_weight='even': expected 'balanced', a number for each class, or numbers by name",
+    ),
+    "too many weights": (
+        f"{BYTES} ok.csv --model.class_weight [1,2,3]",
+        r"class_weight has 3 numbers, and there are 2 classes: a, b; give one for each, in this order",
+    ),
+    "the weight of a class that there is not": (
+        f'{BYTES} ok.csv --model.class_weight {{"c":2}}',
+        r"class_weight: there is no class 'c'; the classes are a, b",
+    ),
+    "a weight below 0": (
+        f"{BYTES} ok.csv --model.class_weight [1,-2]",
+        r"class_weight: -2.0 of 'b'; expected a number of at least 0",
+    ),
+    "weights of numbers": (
+        f"{BYTES} numbers.jsonl --data.label_column half --data.target.kind numbers --model.class_weight balanced",
+        r"class_weight='balanced': is of classes and labels, and the data have numbers; leave it out",
+    ),
+    "Huber's loss of classes": (
+        f"{BYTES} ok.csv --model.huber 1",
+        r"huber=1.0: is of numbers, --data.target.kind numbers, and the data have none; leave it out",
+    ),
     # Pictures and clips
     "pictures without classes": (
         f"{IMAGES} loose",
@@ -343,6 +396,10 @@ def files(tmp_path_factory):
     (folder / "cyrillic.csv").write_bytes("text,label\nхорошо,да\nплохо,нет\n".encode("cp1251"))
     write_jsonl(folder / "ok.jsonl", texts(20))
     write_jsonl(folder / "numbers.jsonl", [{"text": f"t{row}", "n": row, "half": row / 2} for row in range(8)])
+    lists = [{"text": f"t{row}", "label": ["a", "b"][: row % 3]} for row in range(12)]
+    write_jsonl(folder / "lists.jsonl", lists)
+    write_jsonl(folder / "lists" / "train.jsonl", lists)
+    write_jsonl(folder / "lists" / "test.jsonl", [{"text": "t", "label": ["c"]}])
     (folder / "nothing").mkdir()
     with zipfile.ZipFile(folder / "a.zip", "w") as archive:
         archive.writestr("a.csv", "text,label\n")

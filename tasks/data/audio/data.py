@@ -23,6 +23,7 @@ from lambda_seq.tasks.data.reading.cells import find_cells
 from lambda_seq.tasks.data.reading.dialects import TableOptions
 from lambda_seq.tasks.data.reading.media import MediaData
 from lambda_seq.tasks.data.reading.notes import note
+from lambda_seq.tasks.data.targets import TargetOptions
 from lambda_seq.tasks.facts import Audio, Facts
 
 AUDIO_NAMES = ("audio", "file_name", "path", "file", "filename", "wav", "recording", "clip", "file_path", "audio_path")
@@ -75,6 +76,7 @@ class AudioData(MediaData):
         table: how csv, tsv, jsonl and json files are written, where that is not to be guessed.
         drop_incomplete: leave out rows without a label or with nothing in the column of audio, and say how many; they
             are refused otherwise.
+        target: what is known of a row: one class, any of several labels, or numbers, where that is not to be guessed.
     """
 
     reads = (*MediaData.reads, "headers")
@@ -105,6 +107,7 @@ class AudioData(MediaData):
         predict_path: str | None = None,
         table: TableOptions = TableOptions(),  # noqa: B008 - frozen
         drop_incomplete: bool = False,
+        target: TargetOptions = TargetOptions(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__(
             path,
@@ -118,6 +121,7 @@ class AudioData(MediaData):
             predict_path=predict_path,
             table=table,
             drop_incomplete=drop_incomplete,
+            target=target,
         )
         for name, number in (("sampling_rate", sampling_rate), ("pad_to_multiple", pad_to_multiple)):
             if number is not None and number < 1:
@@ -313,8 +317,7 @@ class AudioItems(Dataset):
             samples = self.augmentation(samples, self.rate, random, self.max_length)
             samples = cropped(samples, self.max_length, random)
         item = {"x": torch.from_numpy(np.ascontiguousarray(samples, np.float32)), "id": self.clips.name(row)}
-        labels = self.clips.rows.labels
-        return item if labels is None else item | {"label": int(labels[row])}
+        return item | self.clips.rows.target(row)
 
 
 def _moments(values: Any) -> tuple[torch.Tensor, torch.Tensor]:

@@ -20,6 +20,7 @@ from lambda_seq.tasks.data.reading.cells import find_cells, holds_paths, read_al
 from lambda_seq.tasks.data.reading.dialects import TableOptions
 from lambda_seq.tasks.data.reading.media import MediaData
 from lambda_seq.tasks.data.reading.notes import note
+from lambda_seq.tasks.data.targets import TargetOptions
 from lambda_seq.tasks.facts import Facts, Pixels
 
 PATH_NAMES = ("file_name", "filename", "file", "path", "file_path", "filepath", "image_path", "img_path")
@@ -79,6 +80,7 @@ class ImageData(MediaData):
         table: how csv, tsv, jsonl and json files are written, where that is not to be guessed.
         drop_incomplete: leave out rows without a label or with nothing in the column of images, and say how many; they
             are refused otherwise.
+        target: what is known of a row: one class, any of several labels, or numbers, where that is not to be guessed.
     """
 
     reads = (*MediaData.reads, "looks", "_layout")
@@ -110,6 +112,7 @@ class ImageData(MediaData):
         table: TableOptions = TableOptions(),  # noqa: B008 - frozen
         drop_incomplete: bool = False,
         pixel_shape: tuple[int, int] | tuple[int, int, int] | None = None,
+        target: TargetOptions = TargetOptions(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__(
             path,
@@ -123,6 +126,7 @@ class ImageData(MediaData):
             predict_path=predict_path,
             table=table,
             drop_incomplete=drop_incomplete,
+            target=target,
         )
         if crop_padding < 0:
             raise ValueError(f"crop_padding={crop_padding}: expected a number of pixels, at least 0")
@@ -330,8 +334,7 @@ class ImageItems(Dataset):
         if self.as_sequence:
             pixels = in_order(pixels)
         item = {"x": torch.from_numpy(np.array(pixels)), "id": self.pictures.name(row)}
-        labels = self.pictures.rows.labels
-        return item if labels is None else item | {"label": int(labels[row])}
+        return item | self.pictures.rows.target(row)
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ class TextItems(Dataset):
         """Name and, if it is known, label of a document."""
         index = int(self.rows.indices[row])
         item: dict[str, Any] = {"id": str(index) if self.names is None else self.names[index]}
-        return item if self.rows.labels is None else item | {"label": int(self.rows.labels[row])}
+        return item | self.rows.target(row)
 
 
 def pad(items: list[dict[str, Any]], *, multiple: int, most: int | None, value: int = 0) -> SequenceBatch:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
@@ -67,7 +69,9 @@ def true_labels(table: datasets.Dataset, given: str | None, *, wanted: bool = Fa
 
 
 def _text(cell: Any) -> str | None:
-    """A label as text, whole numbers without a point; None for none, and for what is no label."""
+    """A label as text, whole numbers without a point, several as JSON; None for none, and for what is no label."""
+    if isinstance(cell, list):
+        return json.dumps(cell, ensure_ascii=False, default=str)
     if isinstance(cell, float):
-        cell = int(cell) if cell.is_integer() else None
+        cell = int(cell) if cell.is_integer() else str(cell) if math.isfinite(cell) else None
     return (str(cell).strip() or None) if isinstance(cell, str | int) else None

@@ -1,4 +1,4 @@
-"""Texts with one label each, as bytes, as words or as tokens of a tokenizer."""
+"""Labelled texts, as bytes, as words or as tokens of a tokenizer."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from lambda_seq.tasks.data.reading.documents import TextItems, find_text_column,
 from lambda_seq.tasks.data.reading.notes import note
 from lambda_seq.tasks.data.reading.text_files import file_names, has_text_files, load_text_files
 from lambda_seq.tasks.data.reading.tokens import Tokens
+from lambda_seq.tasks.data.targets import TargetOptions
 from lambda_seq.tasks.data.text.windows import PARTS, WholeDocuments, WindowItems, pad_documents
 from lambda_seq.tasks.facts import Facts, Vocabulary
 
 
 class TextData(ClassificationData):
-    """Texts with one label each: a hub data set, files with a column of text, or folders of .txt files.
+    """Labelled texts: a hub data set, files with a column of text, or folders of .txt files.
 
     By default a token is a byte plus one, and 0 is padding: any text can be read, in any encoding. Words are known by
     hashes, of any vocabulary, which networks with the stem "ngrams" take. For words and tokenizers texts are UTF-8,
@@ -67,6 +68,7 @@ class TextData(ClassificationData):
         table: how csv, tsv, jsonl and json files are written, where that is not to be guessed.
         drop_incomplete: leave out rows without a label or with nothing in the column of texts, and say how many; they
             are refused, or stay as empty texts otherwise.
+        target: what is known of a row: one class, any of several labels, or numbers, where that is not to be guessed.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class TextData(ClassificationData):
         predict_path: str | None = None,
         table: TableOptions = TableOptions(),  # noqa: B008 - frozen
         drop_incomplete: bool = False,
+        target: TargetOptions = TargetOptions(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__(
             path,
@@ -104,6 +107,7 @@ class TextData(ClassificationData):
             predict_path=predict_path,
             table=table,
             drop_incomplete=drop_incomplete,
+            target=target,
         )
         for name, number in (("max_length", max_length), ("pad_to_multiple", pad_to_multiple)):
             if number < 1:

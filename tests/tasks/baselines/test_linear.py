@@ -7,7 +7,7 @@ from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 
 from lambda_seq.tasks.baselines import linear
-from lambda_seq.tasks.baselines.linear import Regression, Sample, choose, figures, rows_within, spread
+from lambda_seq.tasks.baselines.linear import Regression, Sample, choose, rows_within, spread
 from lambda_seq.tasks.metrics import evaluation_metrics, mean_loss
 
 
@@ -64,7 +64,7 @@ def test_figures_are_those_of_the_networks():
     y = random.integers(0, 4, 50)
     metrics = evaluation_metrics(5)
     metrics.update(torch.tensor(answers), torch.tensor(y))
-    found, expected = figures(answers, y), metrics.compute()
+    found, expected = Regression.figures(answers, y), metrics.compute()
     loss = mean_loss()
     loss.update(torch.nn.functional.nll_loss(torch.tensor(answers).log(), torch.tensor(y)), 50)
     assert found["accuracy"] == pytest.approx(float(expected["accuracy"]))
@@ -75,15 +75,18 @@ def test_figures_are_those_of_the_networks():
 def test_the_strength_is_the_one_that_is_best_on_validation():
     train, validation = rows(), rows(45, seed=2)
     choice = choose(train, validation, 3)
-    scores = {c: figures(Regression(train, 3).fit(c)(validation.x), validation.y)["accuracy"] for c in linear.SPARSE}
+    scores = {
+        c: Regression.figures(Regression(train, 3).fit(c)(validation.x), validation.y)["accuracy"]
+        for c in linear.SPARSE
+    }
     assert choice.strength in linear.SPARSE
-    assert choice.accuracy == pytest.approx(scores[choice.strength], abs=0.03)
-    assert choice.accuracy >= scores[1.0] - 0.03
+    assert choice.score == pytest.approx(scores[choice.strength], abs=0.03)
+    assert choice.score >= scores[1.0] - 0.03
 
 
 def test_without_validation_the_training_rows_take_turns():
     choice = choose(rows(), None, 3)
-    assert choice.accuracy > 0.9
+    assert choice.score > 0.9
     assert choose(Sample(rows().x[:2], np.array([0, 1])), None, 2).strength in linear.SPARSE  # too few for that
     alone = rows(9)
     rare = Sample(alone.x, np.array([0] * 8 + [1]))

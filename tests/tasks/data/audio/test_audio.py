@@ -45,6 +45,7 @@ def test_facts_and_batches_of_a_folder(folder):
         "labels": ["high", "low"],
         "input": "waveform",
         "options": {"num_classes": 2, "in_channels": 1, "max_length": 600},
+        "target": {"rows": 12, "counts": [6, 6]},
         "audio": {
             "sampling_rate": 4000,
             "max_length": 600,
