@@ -17,9 +17,10 @@ from lambda_seq.functional.scan import SCANS, Scan, sizes_of
 from lambda_seq.functional.summing import laid_out, summed_up
 from lambda_seq.functional.work import Work
 
-ROWS = 64  # (position, head), of a tile
+ROWS = 64  # (position, head), of a tile, at most
+CHUNK = 32  # positions of a tile, at most: with more, registers do not hold what one head needs
 HEADS = 4  # of a tile, at most
-STATE = 2**11  # keys times values that a program holds, at most
+STATE = 2**11  # keys times values that a program holds, at most; in float32, of which products take parts, half as many
 WARPS = 4  # of 32 threads, in a program
 
 
@@ -35,14 +36,14 @@ class Tiles(NamedTuple):
 def tiles(s: Sizes) -> Tiles:
     """Tiles for a problem."""
     heads = min(HEADS, power_of_two(s.H))
-    return Tiles(ROWS // heads, heads, power_of_two(s.K, 16), power_of_two(s.V, 16))
+    return Tiles(min(CHUNK, ROWS // heads), heads, power_of_two(s.K, 16), power_of_two(s.V, 16))
 
 
 def supports(s: Sizes, device: torch.device, dtype: torch.dtype) -> str | None:
     """Why it does not apply, None where it may."""
-    t = tiles(s)
-    if s.K <= KEYS and s.V <= VALUES and t.keys * t.values > STATE:
-        return f"it is for k · v up to {STATE}, in powers of two from 16, not {t.keys} · {t.values}"
+    t, most = tiles(s), STATE // 2 if dtype == torch.float32 else STATE
+    if s.K <= KEYS and s.V <= VALUES and t.keys * t.values > most:
+        return f"it is for k · v up to {most} in {dtype}, in powers of two from 16, not {t.keys} · {t.values}"
     return applies(s, device, dtype)
 
 
@@ -160,7 +161,7 @@ def count(s: Sizes, backward: bool) -> tuple[Work, float]:
     rows = summing.tiles(s.K, s.V).rows
     parts, share = shares(s.B * s.U, -(-s.X // rows))
     chunks = s.B * s.U * (s.X // (share * rows) * (share * rows // t.chunk) + -(-(s.X % (share * rows)) // t.chunk))
-    state, heads = t.keys * t.values, -(-s.H // t.heads) * ROWS
+    state, heads = t.keys * t.values, -(-s.H // t.heads) * t.heads * t.chunk
     total = s.B * s.U * -(-s.X // rows) * rows * state  # of `sum_up`
     near, far = heads * t.chunk * (t.keys + t.values), heads * state
     queries, outputs, keys, values = s.N * s.H * s.K, s.outputs, s.N * s.U * s.K, s.N * s.U * s.V

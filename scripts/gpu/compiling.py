@@ -167,7 +167,7 @@ def _positions(shape: Shape, dtype: torch.dtype) -> None:
 def _content(part: str, module: ModuleType, shape: Shape, dtype: torch.dtype) -> None:
     """Launch what a content lambda takes; the causal one with the largest state that it is for."""
     s, registry = shape, REGISTRIES[part]
-    width, depth = (min(s.K, 32), min(s.V, 64)) if part == "scan" else (s.K, s.V)
+    width, depth = (min(s.K, 16 if dtype == torch.float32 else 32), min(s.V, 64)) if part == "scan" else (s.K, s.V)
     wanted = registry.right[0]._replace(B=2, H=s.H, U=s.U, K=width, V=depth, X=s.X, key_norm=s.key_norm)
     case = registry.case(wanted, torch.device("meta"), dtype)
     module.forward(*case.tensors, case.option)

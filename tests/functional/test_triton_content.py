@@ -134,6 +134,17 @@ def test_a_cpu_has_torch_s_operations(part, name, monkeypatch):
     assert dict(plan.unsupported) == {name: "it runs on CUDA devices, not on cpu"}
 
 
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1024), (torch.bfloat16, 2048)])
+def test_a_scan_holds_its_state_in_registers(dtype, most):
+    """In float32, of whose numbers products take two parts each, they hold half as many."""
+    inputs = make((9,), None, causal=True)
+    sizes = Problem.of(inputs.query, inputs.key, inputs.value, None, causal=True).sizes.of_content(causal=True)
+    supports = REGISTRIES["scan"][KERNELS["scan"]].supports
+    assert supports(sizes._replace(K=16, V=most // 16), torch.device("cuda"), dtype) is None
+    reason = supports(sizes._replace(K=17, V=most // 16), torch.device("cuda"), dtype)
+    assert reason == f"it is for k · v up to {most} in {dtype}, in powers of two from 16, not 32 · {most // 16}"
+
+
 @pytest.mark.parametrize("part", KERNELS)
 @pytest.mark.parametrize(
     ("change", "reason"),

@@ -33,21 +33,24 @@ class Tiles(NamedTuple):
     values: int
 
 
-def tiles(s: Sizes) -> Tiles:
+def tiles(s: Sizes, dtype: torch.dtype = torch.bfloat16) -> Tiles:
     """Tiles for a problem, which fit in registers: fewer rows for many keys or values, and for rows of one head.
 
+    Fewer still in float32, of whose numbers products take two parts each; the products are about as many.
     A tile has no fewer columns than its rows have positions, as twice the columns are computed by offset.
     """
     keys, values = power_of_two(s.K, 16), power_of_two(s.V, 16)
-    rows = ROWS if s.H > 1 and keys <= 32 and values <= 64 else max(16, ROWS // 2)
+    wide = keys > 32 or values > 64
+    wide_floats = wide and dtype == torch.float32
+    rows = 16 if wide_floats else ROWS if s.H > 1 and not wide else max(16, ROWS // 2)
     span = min(s.X, (rows - 1) // s.H + (1 if rows % s.H == 0 else 2))
-    columns = power_of_two(span, 16 if span + s.RX - 1 <= 16 else 32)
+    columns = power_of_two(span, 16 if wide_floats or span + s.RX - 1 <= 16 else 32)
     return Tiles(rows, span, columns, power_of_two(columns + span - 1), keys, values)
 
 
-def _blocks(s: Sizes) -> int:
+def _blocks(s: Sizes, t: Tiles) -> int:
     """Tiles of the queries of an image row."""
-    return -(-s.X * s.H // tiles(s).rows)
+    return -(-s.X * s.H // t.rows)
 
 
 def _numbers(s: Sizes, *others: int) -> tuple[int, ...]:
@@ -71,9 +74,10 @@ def forward(query: Tensor, value: Tensor, embedding: Tensor, sizes: Sizes, conte
 
     query, value = channels_last(query), channels_last(value)
     output = query.new_empty(*query.shape[:-1], sizes.V)  # (B, Y, X, H, V)
-    blocks = _blocks(sizes)
+    t = tiles(sizes, query.dtype)
+    blocks = _blocks(sizes, t)
     tensors = (query, value, *pointers(embedding, content), output)
-    constants = _constants(tiles(sizes)) | {"CONTENT": content is not None}
+    constants = _constants(t) | {"CONTENT": content is not None}
     launch(weights.forward, sizes.B * sizes.Y * blocks, tensors, _numbers(sizes, blocks), **constants)
     return channels_first(output)
 
@@ -84,7 +88,8 @@ def backward(
     """Gradients of query, value, embedding and content; the weights are computed again in each of three kernels."""
     from lambda_seq.functional.position.kernels import weights
 
-    s, t, blocks = sizes, tiles(sizes), _blocks(sizes)
+    s, t = sizes, tiles(sizes, query.dtype)
+    blocks = _blocks(s, t)
     grad, query, value = (channels_last(tensor) for tensor in (grad, query, value))
     (taps, lambdas), constants = pointers(embedding, content), _constants(t)
     grad_query, grad_value = query.new_empty(query.shape), value.new_empty(value.shape)
@@ -121,23 +126,23 @@ def count(s: Sizes, backward: bool) -> tuple[Work, float]:
     once = by_offset * t.keys + by_position * t.values
     queries, outputs, values = s.N * s.H * s.K, s.outputs, s.N * s.U * s.V
     work = Work(
-        products=rows * _blocks(s) * seen * once,
+        products=rows * _blocks(s, t) * seen * once,
         streamed=queries + values + outputs,
         calls=3,
     )
     if s.content:
-        work += Work(products=s.B * s.Y * _blocks(s) * t.rows * t.keys * t.values)
+        work += Work(products=s.B * s.Y * _blocks(s, t) * t.rows * t.keys * t.values)
     if not backward:
         return work, 0.0
     if s.content:
-        work += Work(products=s.B * s.Y * _blocks(s) * t.rows * t.keys * t.values) + count_content(s)
+        work += Work(products=s.B * s.Y * _blocks(s, t) * t.rows * t.keys * t.values) + count_content(s)
     columns = -(-s.X // t.columns)
     tap_blocks = -(-s.RX // t.columns)
-    parts, _ = shares(s.U * s.RY * tap_blocks, s.B * s.Y * _blocks(s))
+    parts, _ = shares(s.U * s.RY * tap_blocks, s.B * s.Y * _blocks(s, t))
     sums = parts * s.U * s.K * s.RY * s.RX
     work += Work(
-        products=rows * (_blocks(s) * seen + columns * seeing) * once
-        + rows * _blocks(s) * met * (by_offset * t.values + by_position * t.keys),
+        products=rows * (_blocks(s, t) * seen + columns * seeing) * once
+        + rows * _blocks(s, t) * met * (by_offset * t.values + by_position * t.keys),
         streamed=3 * (outputs + queries + values) + 3 * sums,
         calls=9,
     )

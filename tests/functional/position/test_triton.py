@@ -36,6 +36,7 @@ CASES = {
     "one head": {"size": (67,), "scope": (5,), "heads": 1, "batch": 1},
     "more heads than rows of a tile": {"size": (3,), "scope": (3,), "heads": 67, "batch": 1},
     "k and v beyond a power of two": {"size": (13,), "scope": (5,), "dim_key": 17, "dim_value": 33, "batch": 1},
+    "most keys": {"size": (37,), "scope": (41,), "dim_key": 64, "dim_value": 3, "batch": 1},
     "k and v of 1": {"size": (13,), "scope": (5,), "dim_key": 1, "dim_value": 1, "batch": 1},
     "image": {"size": (5, 7), "scope": (3, 5), "batch": 1},
     "image, intra-depth, masked": {"size": (3, 5), "scope": (3, 3), "intra": 2, "hidden": 0.4, "batch": 1},
@@ -214,10 +215,11 @@ def test_pairs_are_those_of_the_definition():
 def test_tiles_hold_what_they_must(size, heads):
     for scope in (1, 23, 64, 1001):
         found = problem((9, 9), (3, 3)).sizes._replace(Y=size[0], X=size[1], H=heads, RX=scope, K=3, V=50)
-        t = triton_weights.tiles(found)
-        most = max((first + t.rows - 1) // heads - first // heads + 1 for first in range(0, heads * t.rows, t.rows))
-        assert min(most, size[1]) <= t.span
-        assert t.columns + t.span - 1 <= t.offsets
+        for dim_key, dtype in ((3, torch.float32), (33, torch.float32), (33, torch.bfloat16)):
+            t = triton_weights.tiles(found._replace(K=dim_key), dtype)
+            most = max((first + t.rows - 1) // heads - first // heads + 1 for first in range(0, heads * t.rows, t.rows))
+            assert min(most, size[1]) <= t.span
+            assert t.columns + t.span - 1 <= t.offsets
         t = triton_lambdas.tiles(found)
         assert t.block * t.keys == triton_lambdas.ROWS
         assert 16 <= t.block * t.heads <= triton_lambdas.ROWS
