@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
@@ -23,6 +24,19 @@ class Parser(LightningArgumentParser):
     def add_subclass_arguments(self, *given: Any, **options: Any) -> Any:
         """As usual, but for `facts`."""
         return super().add_subclass_arguments(*given, **({"skip": {"facts"}} | options))
+
+    def dump(self, *given: Any, **options: Any) -> str:
+        """As usual, but for what has been parsed, and so is not validated again."""
+        return str(super().dump(*given, **({"skip_validation": True} | options)))
+
+    def save(self, *given: Any, **options: Any) -> None:
+        """As usual, but for what has been parsed, and so is not validated again."""
+        super().save(*given, **({"skip_validation": True} | options))
+
+    def parse_again(self, words: Sequence[str], **options: Any) -> Any:
+        """What is made of words of which the user's have been parsed, so that all mistakes in them have been said."""
+        # Private to jsonargparse: the parser of the command, which validates, too, is left to do so
+        return self.parse_args(words, **options, _skip_validation=True)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """End with what is wrong, and the nearest names, in one line; with LAMBDA_SEQ_TRACEBACK=1 as jsonargparse does.

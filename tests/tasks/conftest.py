@@ -13,7 +13,8 @@ from paths import ROOT
 from small_data import image_folder, texts, write_jsonl
 
 from lambda_seq.tasks.callbacks import curves
-from lambda_seq.tasks.cli import LambdaCLI, main
+from lambda_seq.tasks.callbacks import pictures as pictures_of_results
+from lambda_seq.tasks.cli import main
 
 sys.path.append(str(ROOT / "scripts"))
 
@@ -42,7 +43,7 @@ def _alone(tmp_path_factory, tmp_path, monkeypatch):
 
 
 class Unrendered(Figure):
-    """A figure whose file has no pixels: to render the curves takes as long as a small training."""
+    """A figure whose file has no pixels: to render one takes as long as a small training."""
 
     def savefig(self, path, **_):
         Path(path).write_bytes(b"\x89PNG")
@@ -50,7 +51,7 @@ class Unrendered(Figure):
 
 @pytest.fixture
 def rendered():
-    """Curves of command lines are pictures, as in processes of their own."""
+    """Figures of command lines have pixels."""
     return True
 
 
@@ -58,17 +59,15 @@ def rendered():
 def cli(monkeypatch, capsys, request):
     """Runs `lambda-seq ARGUMENTS`; raises if the exit status is not the expected one.
 
-    What it leaves out costs as much as the training of a small network, and shows in commands that run in processes of
-    their own: the pixels of the curves (but with the fixture `rendered`), and parsers of the commands not asked for.
+    What it leaves out costs as much as the training of a small network: the pixels of figures, but with the fixture
+    `rendered`.
     """
-    parsers = LambdaCLI.subcommands()
     if "rendered" not in request.fixturenames:
-        monkeypatch.setattr(curves, "Figure", Unrendered)
+        for module in (curves, pictures_of_results):
+            monkeypatch.setattr(module, "Figure", Unrendered)
 
     def run(*arguments, code=0):
         monkeypatch.setattr("sys.argv", ["lambda-seq", *map(str, arguments)])
-        asked = {name: parsers[name] for name in map(str, arguments[:1]) if name in parsers}
-        monkeypatch.setattr(LambdaCLI, "subcommands", staticmethod(lambda: asked or parsers))
         capsys.readouterr()
         found = 0
         try:

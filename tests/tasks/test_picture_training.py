@@ -178,7 +178,7 @@ def test_fine_tuning_begins_with_the_weights_of_the_other_training(cli, pictures
     }
 
 
-def test_a_contact_sheet_beside_the_predictions(cli, pictures, tmp_path):
+def test_a_contact_sheet_beside_the_predictions(cli, pictures, tmp_path, rendered):
     command = (*IMAGES, "--data.path", pictures, "--output_dir=run")
     cli("fit", *command, *SHORT, "--data.batch_size=8")
     loose = image_folder(tmp_path / "loose", {"": 5}, names=("",))
