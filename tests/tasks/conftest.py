@@ -1,19 +1,16 @@
 """A command line run in this process, and small data to run it on."""
 
 import sys
-from pathlib import Path
 from typing import NamedTuple
 
 import datasets
 import huggingface_hub.constants
 import pytest
 import torch
-from matplotlib.figure import Figure
 from paths import ROOT
 from small_data import image_folder, texts, write_jsonl
+from unrendered import DRAWING, Unrendered
 
-from lambda_seq.tasks.callbacks import curves
-from lambda_seq.tasks.callbacks import pictures as pictures_of_results
 from lambda_seq.tasks.cli import main
 
 sys.path.append(str(ROOT / "scripts"))
@@ -42,13 +39,6 @@ def _alone(tmp_path_factory, tmp_path, monkeypatch):
     torch.set_num_threads(threads)
 
 
-class Unrendered(Figure):
-    """A figure whose file has no pixels: to render one takes as long as a small training."""
-
-    def savefig(self, path, **_):
-        Path(path).write_bytes(b"\x89PNG")
-
-
 @pytest.fixture
 def rendered():
     """Figures of command lines have pixels."""
@@ -63,7 +53,7 @@ def cli(monkeypatch, capsys, request):
     `rendered`.
     """
     if "rendered" not in request.fixturenames:
-        for module in (curves, pictures_of_results):
+        for module in DRAWING:
             monkeypatch.setattr(module, "Figure", Unrendered)
 
     def run(*arguments, code=0):
