@@ -136,7 +136,7 @@ class LambdaCLI(LightningCLI):
         chosen = self.subcommand != "inspect" and self._following.choose(self.config, self._check)
         del self.config_dump
         if chosen:
-            self.config = self.parser.parse_again(self._following.words)
+            self.config = self.parser.parse_args(self._following.words, again=True)
             self._complete()
 
     def _check(self, made: Any) -> None:

@@ -1,3 +1,4 @@
+import gc
 import os
 
 import pytest
@@ -13,6 +14,12 @@ def pytest_collection_modifyitems(config, items):
         from scheduling import long_first
 
         long_first(items)
+
+
+def pytest_collection_finish(session):
+    """What was imported stays: to look through it for garbage again and again takes longer than many tests."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)

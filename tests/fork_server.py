@@ -26,7 +26,7 @@ import forked
 MODULES = (
     *("lambda_seq.tasks.cli", "torch.utils.tensorboard", "sklearn.datasets"),
     *("matplotlib.backends.backend_agg", "torch.distributed.checkpoint.state_dict", "torch.distributed.fsdp"),
-    *("torch.distributed.tensor.parallel", "torch._dynamo", "tensorboard.plugins.hparams.summary"),
+    *("torch.distributed.tensor.parallel", "torch._dynamo", "tensorboard.plugins.hparams.plugin_data_pb2"),
     *("safetensors.torch", "einops.layers.torch", "attrs", "torch.distributed.algorithms.ddp_comm_hooks"),
 )
 FORK_SAFE = {"jemalloc_bg_thd"}  # pyarrow's allocator takes its locks before a fork

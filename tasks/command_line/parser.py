@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
@@ -33,10 +32,11 @@ class Parser(LightningArgumentParser):
         """As usual, but for what has been parsed, and so is not validated again."""
         super().save(*given, **({"skip_validation": True} | options))
 
-    def parse_again(self, words: Sequence[str], **options: Any) -> Any:
-        """What is made of words of which the user's have been parsed, so that all mistakes in them have been said."""
-        # Private to jsonargparse: the parser of the command, which validates, too, is left to do so
-        return self.parse_args(words, **options, _skip_validation=True)
+    def parse_args(self, *given: Any, again: bool = False, **options: Any) -> Any:
+        """As usual; again, what the user gave has been parsed, and all mistakes in it have been said."""
+        if again:  # private to jsonargparse; the parser of the command, in this one, validates all the same
+            options["_skip_validation"] = True
+        return super().parse_args(*given, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """End with what is wrong, and the nearest names, in one line; with LAMBDA_SEQ_TRACEBACK=1 as jsonargparse does.

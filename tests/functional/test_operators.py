@@ -56,7 +56,7 @@ def test_saved_for_backward_are_the_inputs_only(name):
 SPACE = pytest.mark.skipif(" " in torch.__file__, reason="torch's inductor fails in a folder whose name has a space")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=10)
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # inductor's own use
 @pytest.mark.parametrize(
     ("size", "scope", "causal", "backend"),

@@ -19,7 +19,7 @@ def compiler():
 
 
 @needs_triton
-@pytest.mark.slow
+@pytest.mark.slow(seconds=25)
 @pytest.mark.parametrize(
     ("capability", "dtype", "sizes"),
     [

@@ -28,7 +28,7 @@ def inputs(model, count):
     return tokens, torch.arange(4 * count) < torch.tensor([[4 * count], [3 * count]])
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=18)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_compile_whole(name):
     torch.manual_seed(0)

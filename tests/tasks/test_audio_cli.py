@@ -176,7 +176,7 @@ def test_help_explains_options(cli):
         assert words in shown
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=45)
 def test_generated_tones_are_learned(cli):
     """By what the recipe chooses, but for a smaller network, and no changes of the clips, which make learning slow."""
     plain = ("speed=0", "equalizer=0", "shift=0.05", "noise=[40,50]")

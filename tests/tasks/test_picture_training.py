@@ -104,7 +104,7 @@ def test_a_decay_out_of_range(cli, pictures, decay):
     assert f"ema_decay={decay}: expected a number from 0 to below 1" in result.err
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=30)
 @pytest.mark.skipif(" " in torch.__file__, reason="torch's inductor fails in a folder whose name has a space")
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # inductor's own use
 def test_a_compiled_training_leaves_checkpoints_as_they_are(cli, pictures):

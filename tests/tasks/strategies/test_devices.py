@@ -68,7 +68,7 @@ def process(count: int) -> tuple[str, str]:
     return f"--trainer.devices={count}", f"--data.batch_size={8 // count}"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=20)
 @pytest.mark.parametrize(("precision", "tolerance"), [("64-true", 1e-9), ("32-true", 1e-5)])
 def test_two_processes_are_as_one_on_masked_texts(precision, tolerance):
     options = (*TEXTS, f"--trainer.precision={precision}")
@@ -77,7 +77,7 @@ def test_two_processes_are_as_one_on_masked_texts(precision, tolerance):
     assert_equal(fit("fsdp2", *options, *process(2), *FSDP2), single, tolerance)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=30)
 def test_two_processes_share_blocks_and_give_positions_a_rate_of_their_own():
     learning = ("share_blocks=true", "norm=rms", "depth=3", "layer_scale=0.5", "ff=gated", "query_bias=1.0")
     options = (*TEXTS, "--trainer.precision=64-true", "--model.position_lr=0.5", "--model.position_decay=0.01")
@@ -93,7 +93,7 @@ def test_two_processes_share_blocks_and_give_positions_a_rate_of_their_own():
     assert [group["initial_lr"] for group in resumed["optimizer_states"][0]["param_groups"]] == [0.1, 0.1, 0.05]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=40)
 @pytest.mark.parametrize("strategy", [DDP, FSDP2], ids=["ddp", "fsdp2"])
 def test_four_processes_are_as_one_and_go_on_bit_by_bit(strategy):
     """Sums of four depend on their order, which must not depend on where training began."""
