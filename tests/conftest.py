@@ -22,6 +22,10 @@ def pytest_collection_finish(session):
     gc.freeze()
 
 
+def pytest_sessionfinish():
+    gc.unfreeze()  # modules whose objects are counted at the end see theirs go
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     if config.option.dist == "loadfile":
