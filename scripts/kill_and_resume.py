@@ -37,13 +37,14 @@ from lambda_seq.tasks.checkpointing.storage import PARTIAL, damage, newest
 from lambda_seq.tasks.classification import Classification
 
 ROOT = Path(__file__).resolve().parents[1]
+BATCH, EPOCHS = 8, 4
+EVERY = 5  # steps from one validation to the next
 TRAINING = (
-    *("fit", "--config", str(ROOT / "tasks/configs/associative_recall.yaml"), "--data.train_size=400"),
-    *("--data.validation_size=16", "--data.test_size=64", "--data.batch_size=8", "--trainer.max_epochs=4"),
-    *("--model.options.dropout=0.2", "--last.every_n_train_steps=1", "--trainer.val_check_interval=5"),
+    *("fit", "--config", str(ROOT / "tasks/configs/associative_recall.yaml"), "--data.validation_size=16"),
+    *("--data.test_size=64", f"--data.batch_size={BATCH}", f"--trainer.max_epochs={EPOCHS}"),
+    *("--model.options.dropout=0.2", "--last.every_n_train_steps=1", f"--trainer.val_check_interval={EVERY}"),
     *("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu"),
 )
-STEPS = 200  # of the whole training
 PATIENCE = 300.0  # most seconds until a training has come to the step at which it is killed
 MOMENTS = ("training", "writing", "training", "starting", "validating", "training", "judging", "writing")  # in turn
 ENDS = ("testing", "exporting")  # for the last kills
@@ -180,8 +181,13 @@ def written(file: Path) -> int | None:
     return file.stat().st_mtime_ns if file.is_file() else None
 
 
-def complete(folder: Path, options: Sequence[str]) -> Pace:
+def complete(folder: Path, options: Sequence[str], steps: int) -> Pace:
     """Start or resume the training and let it finish; its pace, if it has made all steps and was not resumed.
+
+    Args:
+        folder: of the run.
+        options: of the command line.
+        steps: of the whole training.
 
     Raises:
         RuntimeError: it fails.
@@ -193,7 +199,7 @@ def complete(folder: Path, options: Sequence[str]) -> Pace:
     process.join()
     if process.exitcode:
         raise RuntimeError(f"the training failed, with status {process.exitcode}; see {folder / 'printed.txt'}")
-    return Pace(first - began, (time.monotonic() - first) / STEPS)
+    return Pace(first - began, (time.monotonic() - first) / steps)
 
 
 def table(records: Sequence[Record], equal: bool) -> str:
@@ -219,10 +225,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run it; the exit status says whether all is equal."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="how many times to kill the training")
+    parser.add_argument("--steps", type=int, default=200, help=f"of the training, in {EPOCHS} epochs")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--out", type=Path, help="write the table and its data to OUT.md and OUT.json")
     parser.add_argument("options", nargs="*", help="options of lambda-seq fit, after --")
     given = parser.parse_args(arguments)
+    if given.steps < EPOCHS * EVERY or given.steps % EPOCHS:
+        parser.error(f"--steps {given.steps}: expected {EPOCHS * EVERY} or more, and a multiple of {EPOCHS}")
     chance = random.Random(given.seed)
     torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp(prefix="kill_and_resume_"))
@@ -231,19 +240,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         run.mkdir()
     command = ["python", "scripts/kill_and_resume.py", *(sys.argv[1:] if arguments is None else arguments)]
     recorder = Recorder((given.out or folder / "kills").with_suffix(".json"), command, describe(1, "cpu"))
-    pace = complete(whole, given.options)
-    resume = [*given.options, "--ckpt_path=last"]
+    options = [f"--data.train_size={BATCH * given.steps // EPOCHS}", *given.options]
+    pace = complete(whole, options, given.steps)
+    resume = [*options, "--ckpt_path=last"]
     for number in range(1, given.kills + 1):
         moment = MOMENTS[(number - 1) % len(MOMENTS)]
         if given.kills >= len(MOMENTS) and given.kills - number < len(ENDS):
             moment = ENDS[number - given.kills - 1]
-        found = interrupt(killed, resume, moment, STEPS // given.kills, pace, chance)
+        found = interrupt(killed, resume, moment, given.steps // given.kills, pace, chance)
         if found is None:
             print(f"the training came to its end before kill {number}", file=sys.stderr)
             break
         recorder.add({"kill": number}, **found)
         print(f"kill {number}: {found}", flush=True)
-    complete(killed, resume)
+    complete(killed, resume, given.steps)
     differing = differences(whole, killed)
     text = table(recorder.records, not differing)
     if given.out:

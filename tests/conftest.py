@@ -1,3 +1,4 @@
+import gc
 import os
 
 import pytest
@@ -13,6 +14,16 @@ def pytest_collection_modifyitems(config, items):
         from scheduling import long_first
 
         long_first(items)
+
+
+def pytest_collection_finish(session):
+    """What was imported stays: to look through it for garbage again and again takes longer than many tests."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish():
+    gc.unfreeze()  # modules whose objects are counted at the end see theirs go
 
 
 @pytest.hookimpl(optionalhook=True)

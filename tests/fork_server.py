@@ -26,7 +26,8 @@ import forked
 MODULES = (
     *("lambda_seq.tasks.cli", "torch.utils.tensorboard", "sklearn.datasets"),
     *("matplotlib.backends.backend_agg", "torch.distributed.checkpoint.state_dict", "torch.distributed.fsdp"),
-    *("torch.distributed.tensor.parallel", "torch._dynamo"),
+    *("torch.distributed.tensor.parallel", "torch._dynamo", "tensorboard.plugins.hparams.plugin_data_pb2"),
+    *("safetensors.torch", "einops.layers.torch", "attrs", "torch.distributed.algorithms.ddp_comm_hooks"),
 )
 FORK_SAFE = {"jemalloc_bg_thd"}  # pyarrow's allocator takes its locks before a fork
 
@@ -37,8 +38,11 @@ def main(end: socket.socket) -> None:
     for name in MODULES:
         importlib.import_module(name)
     from PIL import Image
+    from unrendered import DRAWING, Unrendered
 
     Image.init()
+    for module in DRAWING:
+        module.Figure = Unrendered
     sys.path[:] = [entry for entry in sys.path[1:] if entry != os.environ["PYTHONPATH"]]
     tasks = [task for task in Path("/proc/self/task").iterdir() if task.name != str(os.getpid())]
     names = {(task / "comm").read_text().strip() for task in tasks}

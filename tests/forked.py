@@ -9,9 +9,9 @@ started as ever, and so is everything where there is no Linux.
 
 What a fork cannot show, and a test of the real command must: what is printed, or fails, as the interpreter starts and
 imports; a module that is used but not imported, as the server may have imported it; how long a start takes, and how
-much memory. Forks hash strings alike, where each interpreter has a seed of its own. Modules are not
-taken down at the end. A fork has one child from the start, which forks what the command starts; and /proc shows the
-server's arguments and environment.
+much memory; figures, which have no pixels. Forks hash strings alike, where each interpreter has a seed of its own.
+Modules are not taken down at the end. A fork has one child from the start, which forks what the command starts; and
+/proc shows the server's arguments and environment.
 """
 
 from __future__ import annotations

@@ -14,10 +14,26 @@ APART = (
 )
 
 
+SLOW = 4.0  # seconds of a slow test that does not say how many it takes
+
+
 def long_first(items: list[pytest.Item]) -> None:
-    """Files with many slow tests, then the others: at the end, short ones keep all processes busy."""
-    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -slow[item.path])
+    """What takes long in one process, then the rest: at the end, short tests keep all processes busy."""
+    together: Counter[str] = Counter()
+    for item in items:
+        together[scope(item.nodeid)] += seconds(item)
+    items.sort(key=lambda item: -together[scope(item.nodeid)])
+
+
+def seconds(item: pytest.Item) -> float:
+    """About how long a test takes on a core."""
+    slow = item.get_closest_marker("slow")
+    return float(slow.kwargs.get("seconds", SLOW)) if slow else 0.0
+
+
+def scope(nodeid: str) -> str:
+    """What is run by one process: a file, or a test of those `APART`."""
+    return nodeid if nodeid.startswith(APART) else nodeid.partition("::")[0]
 
 
 class ByFile(LoadFileScheduling):
@@ -28,4 +44,4 @@ class ByFile(LoadFileScheduling):
         super().__init__(config, log)
 
     def _split_scope(self, nodeid: str) -> str:
-        return nodeid if nodeid.startswith(APART) else super()._split_scope(nodeid)
+        return scope(nodeid)

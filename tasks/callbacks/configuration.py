@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.trainer.states import TrainerFn
@@ -26,11 +28,13 @@ class SavedConfig(SaveConfigCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Save, before anything is trained."""
         self.config_filename = CONFIG if stage == "fit" else f"{TrainerFn(stage).value}_{CONFIG}"
+        if not self.already_saved:
+            self.log_dir = str(trainer.log_dir)  # which the processes tell each other
         super().setup(trainer, pl_module, stage)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Save where it is seen, too."""
-        if stage == "fit":
-            folder = Path(self.config.output_dir)
-            folder.mkdir(parents=True, exist_ok=True)
-            self.parser.save(self.config, folder / CONFIG, skip_none=False, overwrite=True, multifile=False)
+        """Copy what was saved to where it is seen."""
+        file = Path(self.config.output_dir, CONFIG)
+        if stage == "fit" and os.path.abspath(self.log_dir) != str(file.parent.absolute()):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            get_filesystem(self.log_dir).get_file(f"{self.log_dir}/{CONFIG}", str(file))

@@ -24,6 +24,20 @@ class Parser(LightningArgumentParser):
         """As usual, but for `facts`."""
         return super().add_subclass_arguments(*given, **({"skip": {"facts"}} | options))
 
+    def dump(self, *given: Any, **options: Any) -> str:
+        """As usual, but for what has been parsed, and so is not validated again."""
+        return str(super().dump(*given, **({"skip_validation": True} | options)))
+
+    def save(self, *given: Any, **options: Any) -> None:
+        """As usual, but for what has been parsed, and so is not validated again."""
+        super().save(*given, **({"skip_validation": True} | options))
+
+    def parse_args(self, *given: Any, again: bool = False, **options: Any) -> Any:
+        """As usual; again, what the user gave has been parsed, and all mistakes in it have been said."""
+        if again:  # private to jsonargparse; the parser of the command, in this one, validates all the same
+            options["_skip_validation"] = True
+        return super().parse_args(*given, **options)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """End with what is wrong, and the nearest names, in one line; with LAMBDA_SEQ_TRACEBACK=1 as jsonargparse does.
 

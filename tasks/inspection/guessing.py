@@ -30,18 +30,22 @@ COMMAND = "inspect"
 LOOKED = 20  # cells of a column
 
 
+def called(word: str) -> str:
+    """The command that a word calls: data is "inspect" to the parser, in which the data have an option of that name."""
+    return COMMAND if word == "data" else word
+
+
 def with_configuration(words: Sequence[str]) -> list[str]:
     """A command line, of `lambda-seq data` with the configuration that its data are for, if it names none; said.
 
-    The word behind `data`, if that is no option, is the path: `lambda-seq data reviews.csv`. For the parser, in which
-    the data have an option of that name, the command is called "inspect".
+    The word behind `data`, if that is no option, is the path: `lambda-seq data reviews.csv`.
 
     Raises:
         ValueError: no path is given, or nothing can be said of it; names the option to give.
         FileNotFoundError: there is nothing at the path.
     """
     given = list(words)
-    if given[:1] not in (["data"], [COMMAND]):
+    if not given or called(given[0]) != COMMAND:
         return given
     given[0] = COMMAND
     if len(given) > 1 and not given[1].startswith("-"):

@@ -80,7 +80,7 @@ class Following:
         if (passed := passed_on()) is not None:
             self.choices = [Choice(*one) for one in passed]
             return True
-        parsed = self.parser.parse_args(self.given, defaults=False)
+        parsed = self.parser.parse_args(self.given, defaults=False, again=True)
         given = flattened(parsed[config.subcommand].as_dict(), nothing=True)
         source, trained = options.ckpt_path, []
         if source is not None:

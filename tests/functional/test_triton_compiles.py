@@ -34,7 +34,7 @@ def compiled(tmp_path, *words):
 
 
 @needs_triton
-@pytest.mark.slow
+@pytest.mark.slow(seconds=25)
 @pytest.mark.parametrize(
     ("words", "kernels"),
     [

@@ -9,7 +9,6 @@ from lambda_seq import create_model
 
 SMALL = {"dim": 16, "depth": 1, "heads": 2, "dim_key": 4, "scope": 5}
 NETWORKS = {
-    "encoder": ("lambda_encoder", SMALL),
     "encoder, batch norms behind convolutions": ("lambda_encoder", {**SMALL, "norm": "batch", "strides": [2]}),
     "encoder, attention pool, multi-scale": (
         "lambda_encoder",
@@ -29,7 +28,7 @@ def inputs(model, count):
     return tokens, torch.arange(4 * count) < torch.tensor([[4 * count], [3 * count]])
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=18)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_compile_whole(name):
     torch.manual_seed(0)

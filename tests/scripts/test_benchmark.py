@@ -272,7 +272,7 @@ def test_memory_command(tmp_path):
     assert [one["key"]["size"] for one in found] == [[128], [256]]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=25)
 def test_plan_command(tmp_path):
     done = run("plan", "--lengths", "256", "--fit", "--longest", "0.01", "--threads", "1", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr

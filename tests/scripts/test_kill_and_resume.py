@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 
+import kill_and_resume
 import pytest
 import torch
 from evidence.folders import differences
@@ -9,10 +10,10 @@ from paths import ROOT
 from safetensors.torch import save_file
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=20)
 def test_four_kills(tmp_path):
     script, out = ROOT / "scripts" / "kill_and_resume.py", tmp_path / "found"
-    words = [sys.executable, script, "--kills", "4", "--seed", "1", "--out", out]
+    words = [sys.executable, script, "--kills", "4", "--steps", "80", "--seed", "1", "--out", out]
     done = subprocess.run(words, capture_output=True, text=True, timeout=800, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     records = json.loads(out.with_suffix(".json").read_text())["records"]
@@ -21,6 +22,13 @@ def test_four_kills(tmp_path):
     assert 0 < steps[0] < steps[1] < steps[2] <= steps[3]  # the fourth may come before it trains
     assert records[1]["during"] == "writing a checkpoint"
     assert "Resumed 4 of 4 times" in out.with_suffix(".md").read_text()
+
+
+@pytest.mark.parametrize("steps", ["16", "41"])
+def test_bad_steps(capsys, steps):
+    with pytest.raises(SystemExit, match="2"):
+        kill_and_resume.main(["--steps", steps])
+    assert f"--steps {steps}: expected 20 or more, and a multiple of 4" in capsys.readouterr().err
 
 
 @pytest.fixture

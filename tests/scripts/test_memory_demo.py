@@ -307,7 +307,7 @@ def check_files(folder, stem, sections):
     return whole["records"], rows
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=30)
 def test_the_command_reaches_the_budget_and_leaves_files(tmp_path):
     methods = ("--methods", "materialised", "fused", "local", "published")
     lengths = ("--lengths", "256", "512", "1024", "2048")
@@ -328,7 +328,7 @@ def test_the_command_reaches_the_budget_and_leaves_files(tmp_path):
     assert "| published lambda |" in (tmp_path / "memory_demo.md").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=30)
 def test_images(tmp_path):
     done = run("--dims", "2", *TINY, "--lengths", "8", "12", "--sections", "layer", "encoder", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr + done.stdout

@@ -91,9 +91,9 @@ def test_out_of_memory_and_too_slow_are_reached():
     assert (found["status"], found["accuracy"]) == ("too slow", None)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=35)
 def test_the_command_leaves_files_and_goes_on(tmp_path):
-    command = [sys.executable, "scripts/needle_demo.py", "--out", str(tmp_path), "--threads", "1", "--seconds", "3"]
+    command = [sys.executable, "scripts/needle_demo.py", "--out", str(tmp_path), "--threads", "1", "--seconds", "1"]
     command += ["--lengths", "64", "128", "--dim", "16", "--methods", "content", "fused", "--resume"]
     for _ in range(2):
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)

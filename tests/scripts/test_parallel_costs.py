@@ -60,7 +60,7 @@ def test_a_ring_sends_keys_and_values_three_times():
     assert parallel_costs.numbers(key | {"kind": "content"}) == 4 * 4
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=40)
 def test_the_command(tmp_path):
     command = [sys.executable, "scripts/parallel_costs.py", "--out", str(tmp_path), "--lengths", "512", "8192"]
     command += ["--processes", "2", "--dim", "16", "--dim-key", "4", "--scope", "9", "--resume"]

@@ -1,19 +1,17 @@
 """A command line run in this process, and small data to run it on."""
 
 import sys
-from pathlib import Path
 from typing import NamedTuple
 
 import datasets
 import huggingface_hub.constants
 import pytest
 import torch
-from matplotlib.figure import Figure
 from paths import ROOT
 from small_data import image_folder, texts, write_jsonl
+from unrendered import DRAWING, Unrendered
 
-from lambda_seq.tasks.callbacks import curves
-from lambda_seq.tasks.cli import LambdaCLI, main
+from lambda_seq.tasks.cli import main
 
 sys.path.append(str(ROOT / "scripts"))
 
@@ -41,16 +39,9 @@ def _alone(tmp_path_factory, tmp_path, monkeypatch):
     torch.set_num_threads(threads)
 
 
-class Unrendered(Figure):
-    """A figure whose file has no pixels: to render the curves takes as long as a small training."""
-
-    def savefig(self, path, **_):
-        Path(path).write_bytes(b"\x89PNG")
-
-
 @pytest.fixture
 def rendered():
-    """Curves of command lines are pictures, as in processes of their own."""
+    """Figures of command lines have pixels."""
     return True
 
 
@@ -58,17 +49,15 @@ def rendered():
 def cli(monkeypatch, capsys, request):
     """Runs `lambda-seq ARGUMENTS`; raises if the exit status is not the expected one.
 
-    What it leaves out costs as much as the training of a small network, and shows in commands that run in processes of
-    their own: the pixels of the curves (but with the fixture `rendered`), and parsers of the commands not asked for.
+    What it leaves out costs as much as the training of a small network: the pixels of figures, but with the fixture
+    `rendered`.
     """
-    parsers = LambdaCLI.subcommands()
     if "rendered" not in request.fixturenames:
-        monkeypatch.setattr(curves, "Figure", Unrendered)
+        for module in DRAWING:
+            monkeypatch.setattr(module, "Figure", Unrendered)
 
     def run(*arguments, code=0):
         monkeypatch.setattr("sys.argv", ["lambda-seq", *map(str, arguments)])
-        asked = {name: parsers[name] for name in map(str, arguments[:1]) if name in parsers}
-        monkeypatch.setattr(LambdaCLI, "subcommands", staticmethod(lambda: asked or parsers))
         capsys.readouterr()
         found = 0
         try:

@@ -13,6 +13,8 @@ import torch
 from paths import ROOT
 from small_data import QUIET, SHORT, TINY_ENCODER, TINY_RESNET, image_folder, texts, write_jsonl
 
+from lambda_seq.tasks.cli import LambdaCLI
+
 CONFIGS = sorted(path.name for path in (ROOT / "tasks" / "configs").glob("*.yaml"))
 IMAGES = ("--config", "tasks/configs/image_classification.yaml", "--data.batch_size=8", *TINY_RESNET)
 TEXTS = ("--config", "tasks/configs/text_classification.yaml", "--data.batch_size=8", *TINY_ENCODER)
@@ -27,6 +29,9 @@ def test_images_fit_validate_test_predict(cli, pictures, rendered):
     assert Path(summary["curves"]).read_bytes().startswith(b"\x89PNG")
     assert 0 <= summary["test/accuracy"] <= 1
     assert list(output.glob("csv/version_0/metrics.csv"))
+    saved = (output / "config.yaml").read_bytes()
+    assert (output / "tensorboard/version_0/config.yaml").read_bytes() == saved
+    assert b"output_dir: outputs/image_classification\n" in saved
     assert list(output.glob("tensorboard/version_0/events*"))
 
     validated = cli("validate", *IMAGES, "--data.path", pictures, *QUIET)
@@ -49,6 +54,16 @@ def test_images_fit_validate_test_predict(cli, pictures, rendered):
     resized = cli("predict", *IMAGES, "--data.path", pictures, *QUIET, "--data.image_size=[9,9]", code=1)
     assert "the checkpoint saw other pictures than the data are now, size=[9, 9]" in resized.err
     assert "give --data.image_size [8,8]" in resized.err
+
+
+@pytest.mark.parametrize(
+    ("words", "made"),
+    [(["fit", "--config", "x"], ["fit"]), (["data", "x.csv"], ["inspect"]), (["--config", "x"], None), ([], None)],
+)
+def test_a_command_makes_its_parser_alone(monkeypatch, words, made):
+    monkeypatch.setattr(sys, "argv", ["lambda-seq", *words])
+    every = ["fit", "validate", "test", "predict", "baseline", "inspect"]
+    assert list(LambdaCLI.subcommands()) == (made or every)
 
 
 def test_predict_unlabelled_images(cli, pictures, tmp_path):

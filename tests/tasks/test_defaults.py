@@ -17,7 +17,7 @@ def shared(name: str) -> Path:
     return DATA / name
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=30)
 @pytest.mark.parametrize(("config", "least"), [("digits", 0.97), ("digits_sequence", 0.9)])
 def test_digits_are_learned(cli, config, least):
     cli("fit", "--config", f"tasks/configs/{config}.yaml", *QUIET)

@@ -1,6 +1,7 @@
 """A run that is stopped or killed at any moment leaves, when it has gone on, the folder of a run that was not."""
 
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from evidence.folders import differences
 from lightning.pytorch.callbacks import ModelCheckpoint
-from small_data import QUIET, TINY_RESNET
+from small_data import QUIET, TINY_RESNET, image_folder
 
 from lambda_seq.tasks import after_fit
 from lambda_seq.tasks.callbacks.curves import Curves
@@ -51,9 +52,20 @@ def at(monkeypatch, place: Any, name: str, count: int, then: Callable[[], None],
     monkeypatch.setattr(place, name, call)
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where all runs are: the one that is never stopped is made once."""
+    folder = tmp_path_factory.mktemp("runs")
+    image_folder(folder / "pictures", {"train": 12, "validation": 4, "test": 4})
+    return folder
+
+
 @pytest.fixture
-def whole(cli, pictures):
-    cli(*IMAGES, "--output_dir=whole")
+def whole(cli, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    if not Path("whole", "report.html").is_file():
+        cli(*IMAGES, "--output_dir=whole")
+    shutil.rmtree("run", ignore_errors=True)
     return Path("whole")
 
 

@@ -104,7 +104,7 @@ def test_a_decay_out_of_range(cli, pictures, decay):
     assert f"ema_decay={decay}: expected a number from 0 to below 1" in result.err
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=30)
 @pytest.mark.skipif(" " in torch.__file__, reason="torch's inductor fails in a folder whose name has a space")
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # inductor's own use
 def test_a_compiled_training_leaves_checkpoints_as_they_are(cli, pictures):
@@ -178,7 +178,7 @@ def test_fine_tuning_begins_with_the_weights_of_the_other_training(cli, pictures
     }
 
 
-def test_a_contact_sheet_beside_the_predictions(cli, pictures, tmp_path):
+def test_a_contact_sheet_beside_the_predictions(cli, pictures, tmp_path, rendered):
     command = (*IMAGES, "--data.path", pictures, "--output_dir=run")
     cli("fit", *command, *SHORT, "--data.batch_size=8")
     loose = image_folder(tmp_path / "loose", {"": 5}, names=("",))

@@ -163,7 +163,7 @@ def test_small_networks_take_small_pictures_and_any_options():
     assert sum(p.numel() for p in meta_model("lambda_resnet_tiny").parameters()) < 30_000
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=20)
 def test_the_tiny_network_learns_handwritten_digits():
     data = pytest.importorskip("sklearn.datasets").load_digits()
     images = torch.tensor(data.images, dtype=torch.float32)[:, None] / 8 - 1  # (1797, 1, 8, 8)

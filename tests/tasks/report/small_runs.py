@@ -13,7 +13,7 @@ from small_audio import clip_folder
 from small_data import SHORT, TINY_ENCODER, TINY_RESNET, image_folder, texts, write_jsonl
 
 from lambda_seq.tasks.callbacks import curves
-from lambda_seq.tasks.cli import LambdaCLI, main
+from lambda_seq.tasks.cli import main
 
 KINDS = {
     "texts": ("text_classification", *TINY_ENCODER, "--data.batch_size=3"),
@@ -35,12 +35,10 @@ def run(kind: str, folder: Path) -> Page:
     data = ambiguous(kind, folder / "data")
     config, *options = KINDS[kind]
     words = ("fit", "--config", config, f"--data.path={data}", f"--output_dir={folder / 'run'}", *options, *SHORT)
-    parsers = LambdaCLI.subcommands()
     printed = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "cache")
         patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-        patch.setattr(LambdaCLI, "subcommands", staticmethod(lambda: {"fit": parsers["fit"]}))
         patch.setattr("sys.argv", ["lambda-seq", *words])
         patch.setattr(curves, "draw", lambda *_: None)
         patch.chdir(folder)

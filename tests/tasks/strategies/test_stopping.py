@@ -49,7 +49,7 @@ def assert_as_whole() -> None:
         assert torch.equal(found["state_dict"][name], tensor), name
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=20)
 @pytest.mark.parametrize("options", [(), TWO], ids=["one", "two"])
 def test_sigterm_saves_and_ends(options):
     run(*IMAGES, *options, "--output_dir=whole")
@@ -136,7 +136,7 @@ def test_a_request_ends_what_has_nothing_to_save(capsys):
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=40)
 def test_torchrun_starts_again_when_a_worker_dies():
     """The second of two workers is killed; the agent starts both again, and they go on from the last checkpoint."""
     run(*IMAGES, *TWO, "--output_dir=whole")

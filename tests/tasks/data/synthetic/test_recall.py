@@ -132,7 +132,7 @@ def test_baselines_stand_beside_results(cli):
     assert "16 predictions" in cli("predict", *command, "--data.length=80").out  # any length
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=40)
 def test_it_is_learned(cli):
     easy = ("--data.length=32", "--data.pairs=4", "--data.keys=8", "--data.values=8", "--data.distractors=0")
     cli("fit", *RECALL, *QUIET, *easy, "--trainer.max_epochs=3", "--data.batch_size=64", "--data.train_size=25600")
