@@ -74,7 +74,11 @@ def table(records: Sequence[Record]) -> Table:
         key, kernels = record["key"], record["kernels"]
         shared = max((kernel[1] for kernel in kernels), default=None)
         registers = [kernel[2:] for kernel in kernels if len(kernel) > 2]
-        spilling = sorted({f"{kernel[0]} {kernel[3]:,} B" for kernel in kernels if len(kernel) > 3 and kernel[3]})
+        spilled: dict[str, int] = {}
+        for name, _, *found in kernels:
+            short = ".".join(name.split(".")[-2:])
+            spilled[short] = max(spilled.get(short, 0), *found[1:], 0)
+        spilling = [f"{name} {count:,} B" for name, count in sorted(spilled.items()) if count]
         rows.append(
             (
                 key["capability"],

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lambda_seq.functional import summing
-from lambda_seq.functional.launching import KEYS, VALUES, applies, launch, power_of_two, shares
+from lambda_seq.functional.launching import applies, launch, power_of_two, shares
 from lambda_seq.functional.problem import Sizes
 from lambda_seq.functional.scan import SCANS, Scan, sizes_of
 from lambda_seq.functional.summing import laid_out, summed_up
@@ -42,9 +42,10 @@ def tiles(s: Sizes) -> Tiles:
 def supports(s: Sizes, device: torch.device, dtype: torch.dtype) -> str | None:
     """Why it does not apply, None where it may."""
     t, most = tiles(s), STATE // 2 if dtype == torch.float32 else STATE
-    if s.K <= KEYS and s.V <= VALUES and t.keys * t.values > most:
+    reason = applies(s, device, dtype)
+    if reason is None and t.keys * t.values > most:
         return f"it is for k · v up to {most} in {dtype}, in powers of two from 16, not {t.keys} · {t.values}"
-    return applies(s, device, dtype)
+    return reason
 
 
 class _Parts:
