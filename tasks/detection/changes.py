@@ -1,4 +1,4 @@
-"""What a training picture goes through, its boxes and masks with it: torchvision's transforms, drawn alike each time."""
+"""What a training picture goes through, and its boxes and masks with it: torchvision's transforms."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Changes:
         """The changed picture (3, H, W) of bytes, and its objects as far as they are still seen."""
         height, width = pixels.shape[-2:]
         wrapped: Target = {
-            "boxes": tv_tensors.BoundingBoxes(target["boxes"], format="XYXY", canvas_size=(height, width)),  # type: ignore[call-arg]
+            "boxes": tv_tensors.BoundingBoxes(target["boxes"], format="XYXY", canvas_size=(height, width)),
             "labels": target["labels"],
         }
         if "masks" in target:
@@ -74,9 +74,7 @@ class Changes:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(zlib.crc32(f"{self.seed} {epoch} {row}".encode()))
             image, wrapped = self.transform(image, wrapped)
-        return image.as_subclass(torch.Tensor), {
-            name: part.as_subclass(torch.Tensor) for name, part in wrapped.items()
-        }
+        return image.as_subclass(torch.Tensor), {name: part.as_subclass(torch.Tensor) for name, part in wrapped.items()}
 
 
 def fitted(height: int, width: int, size: int, max_size: int) -> list[int]:

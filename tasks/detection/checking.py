@@ -117,8 +117,8 @@ def _check_objects(picture: Picture, where: str) -> None:
         points = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in shape]) if shape else np.zeros((0, 2))
         if (points < -ROUNDED).any() or (points > most).any():
             raise ValueError(
-                f"{where}: photo {picture.id} ({_name(picture)}) of {size} has a polygon, of object {row}, that reaches "
-                f"to {points.max(0).tolist()}; give polygons of the photo's size"
+                f"{where}: photo {picture.id} ({_name(picture)}) of {size} has a polygon, of object {row}, that "
+                f"reaches to {points.max(0).tolist()}; give polygons of the photo's size"
             )
 
 

@@ -34,8 +34,8 @@ def find_annotations(root: Path, named: str | None, masks: bool | None) -> dict[
         found = {split: _named(root, named, split) for split in SPLITS}
         if found["train"] is None:
             raise FileNotFoundError(
-                f"annotations={named!r}: there is no {root / named.format(split='train')}; name the files with {{split}} "
-                "in the place of train, val and test"
+                f"annotations={named!r}: there is no {root / named.format(split='train')}; name the files with "
+                "{split} in the place of train, val and test"
             )
         return {split: file for split, file in found.items() if file is not None}
     files = [file for depth in range(DEPTH) for file in sorted(root.glob("/".join(["*"] * depth + ["*.json"])))]
@@ -62,7 +62,7 @@ def _is_of(file: Path, words: tuple[str, ...]) -> bool:
 
 
 def _chosen(files: list[Path], masks: bool | None) -> Path | None:
-    """The file of instances; of several one with outlines, if these are wanted, and else the one of the shortest name."""
+    """The file of instances; of several one with outlines, if wanted, and else that of the shortest name."""
     found = [file for file in files if _is_instances(file)]
     if len(found) > 1:
         outlined = {file for file in found if masks is not False and has_outlines(read_json(file))}
@@ -123,11 +123,13 @@ def read_coco(file: Path, root: Path, images: str | None, split: str) -> Album:
     objects: dict[Any, list[dict[str, Any]]] = {key: [] for key in entries}
     for one in content["annotations"]:
         if one.get("image_id") not in entries:
-            raise ValueError(f"{file}: annotation {one.get('id')} is of image_id={one.get('image_id')}, which is not listed")
+            raise ValueError(
+                f"{file}: annotation {one.get('id')} is of image_id={one.get('image_id')}, which is not listed"
+            )
         if one.get("category_id") not in numbers:
             raise ValueError(
                 f"{file}: annotation {one.get('id')} of photo {entries[one['image_id']]['file_name']} has "
-                f"category_id={one.get('category_id')}, which is not among the {len(numbers)} categories; add it to them"
+                f"category_id={one.get('category_id')}, which is not among the {len(numbers)} categories; add it"
             )
         objects[one["image_id"]].append(one)
     folder = _folder(file, root, images, split, [one["file_name"] for one in content["images"]])

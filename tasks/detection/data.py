@@ -34,8 +34,8 @@ class DetectionData(Data):
 
     Splits are found by name: files of COCO's instances (such as annotations/instances_train2017.json) with the folders
     of their photos, or SPLIT/metadata.jsonl with "file_name" and "objects" ("bbox" as x, y, width, height, "category",
-    and perhaps "segmentation", "iscrowd", "area"), where SPLIT is train, val(idation) or test. Without validation a part
-    of the training photos is held out. Mistakes in the files are errors before training begins.
+    and perhaps "segmentation", "iscrowd", "area"), where SPLIT is train, val(idation) or test. Without validation a
+    part of the training photos is held out. Mistakes in the files are errors before training begins.
 
     Args:
         path: a folder, or one file of instances; "digits:scenes" for generated scenes of handwritten digits.
@@ -91,13 +91,17 @@ class DetectionData(Data):
         )
         require()
         if not 1 <= size <= max_size:
-            raise ValueError(f"size={size}, max_size={max_size}: expected at least a pixel, and max_size not below size")
+            raise ValueError(
+                f"size={size}, max_size={max_size}: expected at least a pixel, and max_size not below size"
+            )
         if scale_jitter is not None and (len(scale_jitter) != 2 or not 0 < scale_jitter[0] <= scale_jitter[1]):
             raise ValueError(f"scale_jitter={scale_jitter}: expected a least and a greatest scale, such as [0.1, 2.0]")
         if standardize not in ("data", "imagenet"):
             raise ValueError(f"standardize={standardize!r}: expected 'data' or 'imagenet'")
         if len(scenes) != 3 or min(scenes) < 1:
-            raise ValueError(f"scenes={scenes}: expected three numbers, of training, validation and test, of at least 1")
+            raise ValueError(
+                f"scenes={scenes}: expected three numbers, of training, validation and test, of at least 1"
+            )
         self.masks, self.annotations, self.images = masks, annotations, images
         self.size, self.max_size, self.flip, self.scale_jitter = size, max_size, flip, scale_jitter
         self.standardize, self.scenes, self.split_seed = standardize, tuple(scenes), split_seed
@@ -117,10 +121,12 @@ class DetectionData(Data):
         training = albums["train"]
         if self.masks and not training.masked:
             raise ValueError(
-                f"masks=True: not all training objects of path={self.path!r} have outlines ('segmentation'); give masks of "
-                "all, or --data.masks false"
+                f"masks=True: not all training objects of path={self.path!r} have outlines ('segmentation'); give "
+                "masks of all, or --data.masks false"
             )
-        albums = {name: checked(self._of_classes(album, training, name), f"{name} split") for name, album in albums.items()}
+        albums = {
+            name: checked(self._of_classes(album, training, name), f"{name} split") for name, album in albums.items()
+        }
         if "validation" not in albums and self.validation_fraction:
             self._hold_out(albums)
         return albums
@@ -129,8 +135,8 @@ class DetectionData(Data):
         root = Path(self.path).expanduser()
         if not root.exists():
             raise FileNotFoundError(
-                f"path={self.path!r}: there is no such folder or file; give photos with COCO's JSON or metadata.jsonl, or "
-                f"{scenes.NAME} for generated scenes"
+                f"path={self.path!r}: there is no such folder or file; give photos with COCO's JSON or metadata.jsonl, "
+                f"or {scenes.NAME} for generated scenes"
             )
         files = find_annotations(root, self.annotations, self.masks)
         if "train" in files:
@@ -248,7 +254,7 @@ class DetectionData(Data):
         return DataLoader(self.items(album), shuffle=False, **self._loader_options())
 
     @property
-    def collate(self) -> Callable[[list[Any]], dict[str, Any]]:
+    def collate(self) -> Callable[[list[Any]], Any]:
         """Photos of any size as lists."""
         return collate
 
@@ -269,9 +275,10 @@ class Items(Dataset):
         return len(self.album)
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
-        """"id", "x" (3, H, W) of bytes, and "target" of boxes (n, 4) as x, y, x, y, labels from 1 (n,), masks (n, H, W).
+        """A photo as "id", "x" (3, H, W) of bytes, and "target".
 
-        Training has no crowds; others have "iscrowd" and "area" (n,) too.
+        A target has boxes (n, 4) as x, y, x, y, labels from 1 (n,), and masks (n, H, W). Training has no crowds; others
+        have "iscrowd" and "area" (n,) too.
         """
         epoch, row = key if isinstance(key, tuple) else (0, key)
         picture: Picture = self.album.pictures[row]
@@ -288,7 +295,10 @@ class Items(Dataset):
         if self.changes is not None:
             pixels, target = self.changes(pixels, target, epoch, row)
         else:
-            target |= {"iscrowd": torch.from_numpy(picture.crowd).long(), "area": torch.from_numpy(picture.areas).float()}
+            target |= {
+                "iscrowd": torch.from_numpy(picture.crowd).long(),
+                "area": torch.from_numpy(picture.areas).float(),
+            }
         return {"id": picture.id, "x": pixels, "target": target}
 
 

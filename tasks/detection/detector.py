@@ -56,7 +56,15 @@ class Sizes(NamedTuple):
 
 
 def make_detector(
-    body: nn.Module, classes: int, masks: bool, *, size: int, max_size: int, mean: list[float], std: list[float], sizes: Sizes
+    body: nn.Module,
+    classes: int,
+    masks: bool,
+    *,
+    size: int,
+    max_size: int,
+    mean: list[float],
+    std: list[float],
+    sizes: Sizes,
 ) -> FasterRCNN:
     """The detector on a body.
 
@@ -69,7 +77,7 @@ def make_detector(
         sizes: of the heads.
     """
     backbone = Backbone(body, sizes.channels)
-    strides = [*body.feature_info.reduction()]  # type: ignore[union-attr]
+    strides = [*body.feature_info.reduction()]  # type: ignore[union-attr, operator]
     names = [str(place) for place in range(len(strides))]
     anchors = AnchorGenerator(
         tuple((round(sizes.anchor_scale * stride),) for stride in [*strides, 2 * strides[-1]]),
@@ -147,7 +155,7 @@ class MaskedPyramid(FeaturePyramidNetwork):
 
     masks: list[Tensor]  # of the maps of the forward pass that runs
 
-    def forward(self, x: dict[str, Tensor], masks: list[Tensor]) -> dict[str, Tensor]:  # type: ignore[override]
+    def forward(self, x: dict[str, Tensor], masks: list[Tensor]) -> dict[str, Tensor]:
         """Maps of one width."""
         self.masks = masks
         return super().forward(x)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics.detection import MeanAveragePrecision
@@ -45,9 +46,17 @@ class AveragePrecision(MeanAveragePrecision):
 
     def __init__(self, masks: bool) -> None:
         kinds: Any = ("bbox", "segm") if masks else ("bbox",)
-        super().__init__(iou_type=kinds, class_metrics=True, backend="pycocotools", sync_on_compute=False)
+        super().__init__(
+            iou_type=kinds,
+            # COCO's own in float64: torchmetrics has them in float32, of which some recalls fall short
+            iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),
+            rec_thresholds=np.linspace(0.0, 1.0, 101).tolist(),
+            class_metrics=True,
+            backend="pycocotools",
+            sync_on_compute=False,
+        )
 
-    def update(self, preds: Sequence[Found], target: Sequence[Found]) -> None:  # type: ignore[override]
+    def update(self, preds: Sequence[Found], target: Sequence[Found]) -> None:
         """Count pictures: what was found, and what is there, with "iscrowd" and "area" (n,)."""
         super().update([_of_cpu(one) for one in preds], [_of_cpu(one) for one in target])
 
@@ -70,7 +79,11 @@ class AveragePrecision(MeanAveragePrecision):
                 value = float(found[prefix + theirs])
                 if value >= 0 or figure == "ap":
                     overall[f"{kind}_{figure}"] = value if value >= 0 else float("nan")
-            values = zip(found["classes"].reshape(-1).tolist(), found[f"{prefix}map_per_class"].reshape(-1).tolist(), strict=False)
+            values = zip(
+                found["classes"].reshape(-1).tolist(),
+                found[f"{prefix}map_per_class"].reshape(-1).tolist(),
+                strict=False,
+            )
             for label, value in values:
                 if value >= 0:
                     classes.setdefault(int(label), {})[f"{kind}_ap"] = value
@@ -84,7 +97,9 @@ def _of_cpu(found: Found) -> Found:
 def answers(found: Found) -> Found:
     """What a detector says, on the CPU, in float32 at least, its masks (n, H, W) of bool."""
     kept = {name: found[name].detach().cpu() for name in ("boxes", "scores", "labels")}
-    kept = {name: part.float() if part.dtype in (torch.float16, torch.bfloat16) else part for name, part in kept.items()}
+    kept = {
+        name: part.float() if part.dtype in (torch.float16, torch.bfloat16) else part for name, part in kept.items()
+    }
     if "masks" in found:
         kept["masks"] = (found["masks"][:, 0] > 0.5).cpu()
     return kept

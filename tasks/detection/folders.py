@@ -49,8 +49,8 @@ def read_metadata(files: Mapping[str, Path]) -> dict[str, Album]:
             unknown = [name for name in row["names"] if name not in numbers]
             if unknown:
                 raise ValueError(
-                    f"{file}: photo {row['id']} has the category {unknown[0]!r}, which no training photo has; the classes "
-                    f"are {', '.join(classes)}"
+                    f"{file}: photo {row['id']} has the category {unknown[0]!r}, which no training photo has; the "
+                    f"classes are {', '.join(classes)}"
                 )
             pictures.append(_picture(row, numbers, file.parent))
         masked = all(row["shapes"] is not None for row in rows[split])
@@ -76,7 +76,9 @@ def _rows(file: Path) -> list[dict[str, Any]]:
             raise ValueError(f"{file}, line {line}: expected 'file_name' and 'objects' with 'bbox' and 'category'")
         named = next((key for key in CATEGORIES if key in objects), None)
         if named is None:
-            raise ValueError(f"{file}, line {line}: its objects have no category; expected one of {', '.join(CATEGORIES)}")
+            raise ValueError(
+                f"{file}, line {line}: its objects have no category; expected one of {', '.join(CATEGORIES)}"
+            )
         boxes, names = objects["bbox"], [str(name) for name in objects[named]]
         shapes, crowd = objects.get("segmentation"), objects.get("iscrowd", [0] * len(boxes))
         for part, values in ((named, names), ("segmentation", shapes), ("iscrowd", crowd)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -72,7 +73,9 @@ def decoded(shape: Shape, height: int, width: int) -> UInt8[np.ndarray, "H W"]:
         runs = mask.frPyObjects(shape, height, width) if isinstance(shape["counts"], list) else shape
     else:
         runs = mask.merge(mask.frPyObjects(shape, height, width))
-    return mask.decode(runs)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)  # pycocotools' own array
+        return mask.decode(runs)
 
 
 def encoded(mask: Bool[np.ndarray, "H W"]) -> dict[str, Any]:

@@ -49,8 +49,8 @@ class DetectionFiles(Callback):
     """Writes what a detector finds, of the pictures of all processes.
 
     Of validation and test OUTPUT_DIR/SPLIT_detections.json, COCO's results, SPLIT_figures.json, with the average
-    precision of each class, and SPLIT_detections.png, found boxes and masks beside the true ones. Of predict the same JSON
-    and sheet, named after the file of predictions.
+    precision of each class, and SPLIT_detections.png, found boxes and masks beside the true ones. Of predict the same
+    JSON and sheet, named after the file of predictions.
     """
 
     def __init__(self) -> None:

@@ -90,7 +90,9 @@ def ground(random: np.random.Generator, height: int, width: int) -> Float[np.nda
     rows, columns = np.mgrid[:height, :width]
     pixels = np.zeros((height, width, 3)) + random.uniform(40, 215, 3)
     for _ in range(4):
-        waves = np.sin(random.uniform(-0.09, 0.09) * rows + random.uniform(-0.09, 0.09) * columns + random.uniform(0, 6))
+        waves = np.sin(
+            random.uniform(-0.09, 0.09) * rows + random.uniform(-0.09, 0.09) * columns + random.uniform(0, 6)
+        )
         pixels += waves[..., None] * random.uniform(-25, 25, 3)
     for _ in range(int(random.integers(1, 4))):  # a surface that ends somewhere
         side = random.uniform(-1, 1) * (rows - random.uniform(0, height)) + random.uniform(-1, 1) * (
@@ -115,7 +117,8 @@ def _picture(scene: Scene) -> Picture:
     return Picture(
         scene.row,
         scene,
-        *pixels.shape[:2],
+        pixels.shape[0],
+        pixels.shape[1],
         boxes,
         labels,
         np.zeros(len(masks), bool),

@@ -59,7 +59,9 @@ def _draw(axes: Axes, pixels: np.ndarray, objects: dict[str, Any], classes: list
         shown[covered] = (1 - TINT) * shown[covered] + TINT * np.array(mpl.colors.to_rgb(colour))
     axes.imshow(shown)
     scores = objects.get("scores", [None] * len(objects["labels"]))
-    for (x, y, right, low), label, score in zip(objects["boxes"].tolist(), objects["labels"].tolist(), scores, strict=True):
+    for (x, y, right, low), label, score in zip(
+        objects["boxes"].tolist(), objects["labels"].tolist(), scores, strict=True
+    ):
         axes.add_patch(Rectangle((x, y), right - x, low - y, fill=False, edgecolor=colour, linewidth=1.2))
         words = classes[label - 1] + ("" if score is None else f" {float(score):.2f}")
         axes.text(x, y, words, color="white", backgroundcolor=colour, fontsize=5, va="bottom", parse_math=False)

@@ -43,8 +43,8 @@ class Detection(Training):
         options: arguments of the network, in place of what follows from the data.
         init_from: weights of the network to start from: a checkpoint of a training, or a folder that `save_pretrained`
             wrote, such as of ImageNet.
-        freeze_norms: keep the statistics of the network's batch norms as they are and use these, as is usual for weights
-            to start from and few pictures in a batch.
+        freeze_norms: keep the statistics of the network's batch norms as they are and use these, as is usual for
+            weights to start from and few pictures in a batch.
         channels: of the feature pyramid.
         head_width: of the layers that say what a box holds.
         anchor_scale: side of anchors, in pixels of the map that they are on; smaller for smaller objects.
@@ -80,17 +80,22 @@ class Detection(Training):
     ) -> None:
         super().__init__(network, options, **training)
         require()
-        for name, number in (("channels", channels), ("head_width", head_width), ("detections", detections), ("samples", samples)):
+        for name, number in (
+            ("channels", channels),
+            ("head_width", head_width),
+            ("detections", detections),
+            ("samples", samples),
+        ):
             if number < 1:
                 raise ValueError(f"{name}={number}: expected at least 1")
         if anchor_scale <= 0 or not 0 <= threshold < 1:
             raise ValueError(
-                f"anchor_scale={anchor_scale}, threshold={threshold}: expected a number above 0, and one from 0 to below 1"
+                f"anchor_scale={anchor_scale}, threshold={threshold}: expected one above 0, and one from 0 to below 1"
             )
         if "features_only" not in accepted_options(network):
             raise ValueError(
-                f"network={network!r} is a {class_of(network)}, which has no maps of features: choose a residual network, "
-                "such as lambda_resnet50"
+                f"network={network!r} is a {class_of(network)}, which has no maps of features: choose a residual "
+                "network, such as lambda_resnet50"
             )
         self.init_from, self.freeze_norms = init_from, freeze_norms
         self.sizes = (channels, head_width, anchor_scale, detections, threshold, samples)
@@ -144,6 +149,11 @@ class Detection(Training):
         if self.init_from is not None and self.trainer.ckpt_path is None:
             load_weights(self.network.backbone.body, self.init_from, self.facts, described(self.hparams))  # type: ignore[union-attr, arg-type]
 
+    def on_train_start(self) -> None:
+        """As of all tasks; norms that are frozen stay, of which Lightning would warn before."""
+        super().on_train_start()
+        self.train(self.training)
+
     def train(self, mode: bool = True) -> Detection:
         """As of all modules; norms that are frozen stay as they are."""
         super().train(mode)
@@ -155,7 +165,10 @@ class Detection(Training):
 
     def configure_callbacks(self) -> list[Callback]:
         """As of all tasks, and what writes the boxes."""
-        return [*super().configure_callbacks(), DetectionFiles()]
+        needed = super().configure_callbacks()
+        if not any(isinstance(one, DetectionFiles) for one in self.trainer.callbacks):  # type: ignore[attr-defined]
+            needed.append(DetectionFiles())
+        return needed
 
     def forward(self, batch: Batch) -> list[dict[str, Tensor]]:
         """What is found in each picture: "boxes" (n, 4), "labels" from 1, "scores" (n,) and perhaps "masks"."""
@@ -237,6 +250,6 @@ class Detection(Training):
         if labels != self.classes:
             raise ValueError(
                 f"ckpt_path: the checkpoint knows other classes than the data.\n  checkpoint: {', '.join(labels)}\n"
-                f"  data: {', '.join(self.classes)}\nGive the data it was trained with as --data.path, and photos to look "
-                "at as --data.predict_path."
+                f"  data: {', '.join(self.classes)}\nGive the data it was trained with as --data.path, and photos to "
+                "look at as --data.predict_path."
             )
