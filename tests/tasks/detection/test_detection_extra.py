@@ -34,6 +34,7 @@ def test_a_command_ends_with_that_line(without, cli):
     )
 
 
+@pytest.mark.slow
 def test_nothing_is_imported_before():
     done = subprocess.run([sys.executable, "-c", SOURCE], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\nFalse False\n"

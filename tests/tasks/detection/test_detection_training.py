@@ -95,6 +95,7 @@ def test_without_any_object_there_is_no_precision():
     assert classes == {}
 
 
+@pytest.mark.slow
 def test_a_run(cli, folder):
     """Fit, validate and predict, and the files that they leave."""
     command = (*COMMAND, "--data.path", folder)
@@ -132,6 +133,7 @@ def test_a_run(cli, folder):
     assert Path("run/predictions.png").exists()
 
 
+@pytest.mark.slow
 def test_boxes_alone(cli, tmp_path):
     folder = coco(tmp_path / "photos", {"train": 4, "val": 2}, masks=False)
     cli("fit", *COMMAND, "--data.path", folder, "--output_dir=run", "--trainer.max_epochs=1")
@@ -152,6 +154,7 @@ def weights(folder):
     }
 
 
+@pytest.mark.slow
 def test_resumed_in_the_middle_of_an_epoch(cli, folder):
     command = ("fit", *COMMAND, "--data.path", folder, "--test_after_fit=false", "--trainer.limit_val_batches=0")
     cli(*command, "--output_dir=whole", "--best.monitor=epoch")
@@ -225,6 +228,7 @@ def test_wrong_uses(cli, folder):
     assert "Traceback" not in result.err
 
 
+@pytest.mark.slow
 def test_another_set_of_classes_is_refused(cli, folder, tmp_path):
     cli("fit", *COMMAND, "--data.path", folder, "--output_dir=run", "--trainer.max_epochs=1")
     other = coco(tmp_path / "other", {"train": 2, "val": 2})
