@@ -82,8 +82,7 @@ def _is_instances(file: Path) -> bool:
 
 def has_outlines(content: dict[str, Any]) -> bool:
     """Whether all objects of a JSON have outlines."""
-    annotations = content["annotations"]
-    return bool(annotations) and all(one.get("segmentation") for one in annotations)
+    return all(one.get("segmentation") for one in content["annotations"])
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -41,7 +41,7 @@ class DetectionData(Data):
         path: a folder, or one file of instances; "digits:scenes" for generated scenes of handwritten digits.
         batch_size: photos per step and device.
         num_workers: processes that prepare photos; 0 prepares them in the training process.
-        masks: whether objects are outlined, too; default: where all training objects have outlines.
+        masks: whether objects are outlined, too; default: where the objects of all splits have outlines.
         annotations: files of instances below the folder, {split} in the place of train, val or test, such as
             labels/{split}.json; default: found.
         images: folders of their photos below the folder, perhaps with {split}; default: found.
@@ -119,10 +119,11 @@ class DetectionData(Data):
             return {name: scenes.album(name, count) for name, count in zip(names, self.scenes, strict=True)}
         albums = self._found()
         training = albums["train"]
-        if self.masks and not training.masked:
+        plain = [name for name, album in albums.items() if not album.masked]
+        if self.masks and plain:
             raise ValueError(
-                f"masks=True: not all training objects of path={self.path!r} have outlines ('segmentation'); give "
-                "masks of all, or --data.masks false"
+                f"masks=True: not all objects of the {plain[0]} split of path={self.path!r} have outlines "
+                "('segmentation'); give masks of all, or --data.masks false"
             )
         albums = {
             name: checked(self._of_classes(album, training, name), f"{name} split") for name, album in albums.items()
@@ -181,7 +182,8 @@ class DetectionData(Data):
     def measure(self) -> Facts:
         """Classes, sizes, whether there are masks, and mean and deviation of the pixels."""
         training: Album = self.splits["train"]
-        masks = training.masked if self.masks is None else self.masks
+        every = all(album.masked for album in self.splits.values())
+        masks = every if self.masks is None else self.masks
         mean, std = self._pixels(training) if self.standardize == "data" else (MEAN, STD)
         options = {"num_classes": len(training.classes), "in_channels": 3, "size": self.size, "max_size": self.max_size}
         return Facts(

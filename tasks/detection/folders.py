@@ -80,7 +80,7 @@ def _rows(file: Path) -> list[dict[str, Any]]:
                 f"{file}, line {line}: its objects have no category; expected one of {', '.join(CATEGORIES)}"
             )
         boxes, names = objects["bbox"], [str(name) for name in objects[named]]
-        shapes, crowd = objects.get("segmentation"), objects.get("iscrowd", [0] * len(boxes))
+        shapes, crowd = objects.get("segmentation", None if boxes else []), objects.get("iscrowd", [0] * len(boxes))
         for part, values in ((named, names), ("segmentation", shapes), ("iscrowd", crowd)):
             if values is not None and len(values) != len(boxes):
                 raise ValueError(f"{file}, line {line}: {len(boxes)} boxes but {len(values)} of {part!r}")

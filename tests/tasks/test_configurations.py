@@ -40,7 +40,7 @@ def clips() -> tuple[str, ...]:
 
 
 def scenes() -> tuple[str, ...]:
-    pytest.importorskip("torchvision", exc_type=ImportError, reason="detection needs it: pip install 'lambda-seq[detection]'")
+    pytest.importorskip("torchvision", exc_type=ImportError)
     heads = ("--model.channels=8", "--model.head_width=16", "--model.samples=8", "--model.options.width=8")
     return ("--data.path=digits:scenes", "--data.scenes=[8,2,2]", "--data.size=64", "--data.max_size=64", *heads)
 

@@ -138,6 +138,15 @@ def test_metadata(folder):
             assert torch.equal(item["target"][name], one["target"][name])
 
 
+def test_masks_where_all_splits_have_them(folder):
+    change(folder / "annotations" / "instances_val.json", lambda content: content["annotations"][0].pop("segmentation"))
+    assert not data(folder).facts.options["masks"]
+    with pytest.raises(ValueError, match="masks=True: not all objects of the validation split"):
+        _ = data(folder, masks=True).facts
+    change(folder / "annotations" / "instances_val.json", lambda content: content["annotations"].clear())
+    assert data(folder).facts.options["masks"]
+
+
 def test_named_files_and_folders(folder):
     (folder / "labels").mkdir()
     shutil.move(folder / "annotations" / "instances_train.json", folder / "labels" / "for_train.json")
@@ -244,7 +253,7 @@ def test_options_and_places_that_are_wrong(tmp_path):
         _ = data(tmp_path / "nowhere").facts
     with pytest.raises(FileNotFoundError, match="no annotations of training photos; expected COCO's instances"):
         _ = data(tmp_path).facts
-    with pytest.raises(ValueError, match="masks=True: not all training objects"):
+    with pytest.raises(ValueError, match="masks=True: not all objects of the train split"):
         _ = data(coco(tmp_path / "boxes", SPLITS, masks=False), masks=True).facts
 
 
