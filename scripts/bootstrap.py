@@ -24,17 +24,27 @@ OLDEST = (3, 11)
 FOREIGN = ("PYTHONHOME", "PYTHONPATH", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "VIRTUAL_ENV")  # of the shell
 
 
-def prepare(extras: Sequence[str] = (), root: Path = ROOT) -> Path:
+def prepare(
+    extras: Sequence[str] = (),
+    root: Path = ROOT,
+    *,
+    name: str = ".venv",
+    torch: Sequence[str] = (TORCH,),
+    beside: Sequence[str] = (),
+) -> Path:
     """The Python of an environment in which the project is installed; sets up whatever is missing.
 
     Args:
         extras: optional dependencies that are needed, such as "dev".
         root: folder of the project.
+        name: of the environment's folder.
+        torch: what is installed first, so that nothing else chooses another torch.
+        beside: what is installed last.
     """
     check_python(sys.version_info[:3])
-    environment = root / ".venv"
+    environment = root / name
     python, stamp = environment_python(environment), environment / "lambda-seq.json"
-    wanted = fingerprint(root)
+    wanted = fingerprint(root) | {"torch": " ".join([*torch, *beside])}
     found = read_stamp(stamp)
     if found and found["root"] != wanted["root"]:
         found = None  # moved or copied: paths in it lead elsewhere
@@ -50,8 +60,8 @@ def prepare(extras: Sequence[str] = (), root: Path = ROOT) -> Path:
     if found != wanted | {"extras": sorted(have)} or not set(extras) <= have:
         stamp.unlink(missing_ok=True)
         have |= set(extras)
-        pip(python, root, TORCH)
-        pip(python, root, "--editable", f".[{','.join(sorted(have))}]" if have else ".")
+        pip(python, root, *torch)
+        pip(python, root, "--editable", f".[{','.join(sorted(have))}]" if have else ".", *beside)
         partial = stamp.with_suffix(".partial")
         partial.write_text(json.dumps(wanted | {"extras": sorted(have)}), encoding="utf-8")
         partial.replace(stamp)

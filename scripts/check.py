@@ -2,16 +2,36 @@
 
 Ruff (lint and format), mypy and all tests, slow ones too; `-m "not slow"` leaves these out. Tests run in a process per
 core, eight at most; `-n 0` runs them in one, which a debugger needs.
+
+A second environment, .venv-torchvision, has the newest torch that is allowed, with the torchvision of that release, and
+the packages that results are compared with; tests that need these run there. `--one-environment` leaves it out.
 """
 
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from bootstrap import prepare, run
 
 # The tests of a file stay together, as they share what it trains; tests/scheduling.py says which do not, and the order.
 PARALLEL = ("-n", "auto", "--maxprocesses", "8", "--dist", "loadfile")
+
+# No torchvision is made for the torch of the first environment that loads without a GPU's libraries.
+SECOND: dict[str, Any] = {
+    "extras": ["dev", "detection"],
+    "name": ".venv-torchvision",
+    "torch": ("torch==2.14.1", "torchvision==0.29.1"),
+    "beside": ("timm", "lambda-networks", "local-attention"),
+}
+ALONE = "--one-environment"
+THERE = (
+    "tests/tasks/detection",
+    "tests/interop/test_interop_timm.py",
+    "tests/interop/test_interop_lambda_networks.py",
+    "tests/scripts/test_benchmark.py::test_methods_compute_what_they_should",
+    "tests/scripts/test_benchmark.py::test_methods_compute_what_they_should_on_images",
+)
 
 
 def main(options: list[str]) -> None:
@@ -20,11 +40,25 @@ def main(options: list[str]) -> None:
         print(__doc__)
         return
     python = prepare(extras=["dev"])
-    checks = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",), ("pytest", *PARALLEL, *options))
+    given = [option for option in options if option != ALONE]
+    checks = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",), ("pytest", *PARALLEL, *given))
     failed = [" ".join(check) for check in checks if run(python, *check)]
+    if ALONE not in options:
+        failed += second()
     if failed:
         sys.exit(f"error: failed: {'; '.join(failed)}")
     print("All checks passed")
+
+
+def second() -> list[str]:
+    """Run the tests that need the second environment; what failed, its installation included."""
+    try:
+        python = prepare(**SECOND)
+    except SystemExit as error:
+        print(error, flush=True)
+        return [f"the environment {SECOND['name']} could not be made, {ALONE} leaves it out"]
+    check = ("pytest", *PARALLEL, *THERE)
+    return [f"{' '.join(check)} in {SECOND['name']}"] if run(python, *check) else []
 
 
 if __name__ == "__main__":

@@ -96,12 +96,17 @@ class AfterFit:
         if self.trainer.limit_test_batches != 0 and self.data.tested:
             for found in self.trainer.test(self.task, **options):
                 figures |= found
-        elif getattr(self.task, "labels", None) and self.trainer.limit_val_batches != 0 and self.best:
+        elif self._last_look and self.trainer.limit_val_batches != 0 and self.best:
             loggers, self.trainer.loggers = self.trainer.loggers, []  # which have these figures already
             for found in self.trainer.validate(self.task, **options, verbose=False):
                 figures |= found
             self.trainer.loggers = loggers
         return figures
+
+    @property
+    def _last_look(self) -> bool:
+        """Whether the task has more to say of a validation after the training than in it."""
+        return bool(getattr(self.task, "labels", None)) or getattr(self.task, "evaluates_best", False)
 
     def _validated(self, trained: Mapping[str, Any]) -> dict[str, float]:
         """Figures of validation as the best checkpoint was kept; without one those that training ended with."""

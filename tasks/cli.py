@@ -337,7 +337,8 @@ def main() -> None:
 
 def _message(error: BaseException) -> str:
     """The error's message, without what jsonargparse and worker processes put around it."""
-    while error.__cause__ and str(error).startswith("Does not validate against any of the Union subtypes"):
+    union = "Does not validate against any of the Union subtypes"
+    while error.__cause__ and (isinstance(error.__cause__, ModuleNotFoundError) or str(error).startswith(union)):
         error = error.__cause__
     text = str(error).strip()
     if isinstance(error, ModuleNotFoundError) and str(error.name).partition(".")[0] in WHERE_NEEDED:

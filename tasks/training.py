@@ -80,6 +80,7 @@ class Training(LightningModule):
         schedule: course of the learning rate, once training has begun.
         monitor: metric that tells which checkpoint is best, and whether "max" or "min" of it is.
         exports: whether the best network is worth keeping by itself, for `lambda_seq.from_pretrained`.
+        evaluates_best: whether a fit without a test ends with a validation of the best checkpoint.
         head: the head that the network gets, see `lambda_seq.models.heads`; None for the one that it has.
         head_options: of that head.
         compared: the figure that a baseline is compared by, see `tasks.baselines.fitted`; None for none.
@@ -92,6 +93,7 @@ class Training(LightningModule):
 
     monitor: ClassVar[tuple[str, str]] = ("val/loss", "min")
     exports: ClassVar[bool] = True
+    evaluates_best: ClassVar[bool] = False
     compared: str | None = None
     shares_sequences: ClassVar[bool] = False
     head: str | None = None

@@ -21,6 +21,7 @@ from lambda_seq.tasks.networks import described, network_of
 NORMS = ("norm", "block_norm")  # None leaves the choice to the network
 FREE = (  # options that change nothing of what is computed, beside those of the head
     *("dropout", "mixing_dropout", "position_dropout", "stochastic_depth", "init"),
+    *("features_only", "out_indices"),  # which say what is put out
     *("max_length", "image_size", "vocab_size", "query_bias"),  # which weights show, where they depend on it
 )
 EXAMPLES = 3  # differences that an error names

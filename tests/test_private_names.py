@@ -205,7 +205,10 @@ def inherited():
     """(file, name) of what our classes take, or take over, from the private parts of those they inherit from."""
     for info in pkgutil.walk_packages(lambda_seq.__path__, "lambda_seq."):
         if info.name.startswith(
-            ("lambda_seq.interop", "lambda_seq.functional.position.kernels.", "lambda_seq.functional.kernels.")
+            (
+                *("lambda_seq.interop", "lambda_seq.functional.position.kernels.", "lambda_seq.functional.kernels."),
+                "lambda_seq.tasks.detection.",
+            )
         ):
             continue  # of libraries that need not be there
         module = importlib.import_module(info.name)

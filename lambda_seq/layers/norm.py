@@ -52,10 +52,18 @@ def single(x: Tensor, axis: int) -> bool:
     return x.numel() <= x.shape[axis]
 
 
-def normalise_pictures(norm: nn.Module, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-    """norm(x), where a `torch.nn.BatchNorm2d` in training takes a single pixel too, as `MaskedBatchNorm` does."""
-    if type(norm) is nn.BatchNorm2d and (norm.training or not norm.track_running_stats) and single(x, 1):
-        return normalise(norm, x.movedim(1, -1), None).movedim(-1, 1)
+def normalise_pictures(
+    norm: nn.Module, x: Float[Tensor, "B C H W"], mask: Bool[Tensor, "B H W"] | None = None
+) -> Float[Tensor, "B C H W"]:
+    """norm(x), where a batch norm in training counts real pixels only.
+
+    A `torch.nn.BatchNorm2d` in training takes a single pixel too, as `MaskedBatchNorm` does.
+    """
+    if type(norm) is nn.BatchNorm2d and (norm.training or not norm.track_running_stats):
+        if mask is not None or single(x, 1):
+            return normalise(norm, x.movedim(1, -1), mask).movedim(-1, 1)
+    elif mask is not None and getattr(norm, "takes_masks", False):
+        return norm(x, mask)
     normalised: Tensor = norm(x)
     return normalised
 

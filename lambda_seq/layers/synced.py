@@ -28,11 +28,15 @@ class SyncedMaskedBatchNorm(MaskedBatchNorm):
 class SyncedBatchNorm2d(nn.BatchNorm2d):
     """`torch.nn.BatchNorm2d` over the images of all processes; unlike `torch.nn.SyncBatchNorm` on CPUs as well."""
 
-    def forward(self, input: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        """Normalise images, of any number on each process."""
+    takes_masks = True
+
+    def forward(
+        self, input: Float[Tensor, "B C H W"], mask: Bool[Tensor, "B H W"] | None = None
+    ) -> Float[Tensor, "B C H W"]:
+        """Normalise images, of any number on each process, by their real pixels."""
         if not self.training and self.track_running_stats:
             return super().forward(input)
-        return normalise(self, input.movedim(1, -1), None, total).movedim(-1, 1)
+        return normalise(self, input.movedim(1, -1), mask, total).movedim(-1, 1)
 
 
 SYNCED: dict[type[nn.Module], type[nn.Module]] = {

@@ -88,6 +88,8 @@ def real_positions(batch: dict[str, Any]) -> Tensor | int:
     if batch.get("mask") is not None:
         return batch["mask"].sum(dtype=torch.int64)
     x = batch["x"]
+    if isinstance(x, list):  # pictures of any size
+        return sum(one.shape[-2] * one.shape[-1] for one in x)
     return x.shape[0] * (x.shape[2] * x.shape[3] if x.ndim == 4 else x.shape[1])
 
 

@@ -151,11 +151,59 @@ def test_check_goes_on_after_a_failure(monkeypatch):
     check = __import__("check")
     ran = []
     monkeypatch.setattr(check, "prepare", lambda extras: Path("python"))
+    monkeypatch.setattr(check, "second", list)
     monkeypatch.setattr(check, "run", lambda python, *what: ran.append(what) or what[0] == "mypy")
     with pytest.raises(SystemExit, match="failed: mypy"):
         check.main(["-m", "not slow"])
     assert ran[-1] == ("pytest", *check.PARALLEL, "-m", "not slow")  # which an own -n, behind, overrides
     assert len(ran) == 4
+
+
+@pytest.fixture
+def checks(monkeypatch):
+    """scripts/check.py without its programs: those that ran, by the environment that they ran in."""
+    check, ran = __import__("check"), []
+    monkeypatch.setattr(check, "prepare", lambda extras, name=".venv", **_: Path(name))
+    monkeypatch.setattr(check, "run", lambda python, *what: ran.append((str(python), *what)))
+    return check, ran
+
+
+def test_tests_that_need_torchvision_run_in_an_environment_of_their_own(checks, capsys):
+    check, ran = checks
+    check.main(["-x"])
+    assert ran[-1] == (".venv-torchvision", "pytest", *check.PARALLEL, *check.THERE)
+    assert all((ROOT / test.partition("::")[0]).exists() for test in check.THERE)
+    check.main(["-x", "--one-environment"])
+    assert ran[-1] == (".venv", "pytest", *check.PARALLEL, "-x")
+    assert capsys.readouterr().out.count("All checks passed") == 2
+
+
+def test_an_environment_that_cannot_be_made_fails_the_check(checks, monkeypatch, capsys):
+    check, ran = checks
+
+    def refused(extras, name=".venv", **_):
+        if name != ".venv":
+            sys.exit("error: pip could not install torchvision==0.29.1 (see above)")
+        return Path(name)
+
+    monkeypatch.setattr(check, "prepare", refused)
+    with pytest.raises(SystemExit, match=r"failed: the environment .venv-torchvision could not be made"):
+        check.main([])
+    assert len(ran) == 4
+    assert "pip could not install torchvision" in capsys.readouterr().out
+
+
+def test_the_second_environment_is_kept_beside_the_first(project):
+    root, installed, built = project
+    check = __import__("check")
+    for _ in range(2):
+        bootstrap.prepare(root=root)
+        bootstrap.prepare(root=root, **check.SECOND)
+    assert [path.name for path in built] == [".venv", ".venv-torchvision"]
+    assert installed[2:] == [
+        "torch==2.14.1 torchvision==0.29.1",
+        "--editable .[detection,dev] timm lambda-networks local-attention",
+    ]
 
 
 def test_quickstart_names_the_results(monkeypatch, tmp_path, capsys):

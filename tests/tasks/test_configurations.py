@@ -40,12 +40,21 @@ def clips() -> tuple[str, ...]:
     return ("--data.path=clips",)
 
 
+def scenes() -> tuple[str, ...]:
+    pytest.importorskip("torchvision", exc_type=ImportError)
+    heads = ("--model.channels=8", "--model.head_width=16", "--model.samples=8", "--model.options.width=8")
+    return ("--data.path=digits:scenes", "--data.scenes=[8,2,2]", "--data.size=64", "--data.max_size=64", *heads)
+
+
 FOUR_STAGES = ("--model.options.blocks=[1,1,1,1]", "--model.options.width=8")
 IMAGENET = ("--data.image_size=32", "--data.read_size=40", *FOUR_STAGES)
 SMALL = {  # what makes data and networks of a configuration small
     "associative_recall": lambda: (*ONE_BLOCK, "--data.train_size=16"),
     "audio_classification": lambda: (*clips(), *ONE_BLOCK),
     "cifar10": lambda: (*pictures(), *TINY_RESNET),
+    "detection": scenes,
+    "detection_coco": lambda: (*scenes(), "--model.options.blocks=[1,1,1,1]", "--model.options.placement=CCLL"),
+    "detection_fine_tuning": lambda: (*scenes(), "--model.options.blocks=[1,1,1,1]", "--model.options.placement=CCCL"),
     "digits": lambda: TINY_RESNET,
     "digits_sequence": lambda: TINY_ENCODER,
     "fashion_mnist": lambda: (*pictures(), *TINY_RESNET),

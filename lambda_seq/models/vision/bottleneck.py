@@ -11,9 +11,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lambda_seq.layers import LambdaLayer2d
-from lambda_seq.layers.norm import normalise_pictures
+from lambda_seq.layers.norm import BatchNorm, normalise_pictures
 from lambda_seq.layers.weights import draw, reset_by
 from lambda_seq.models.drop import StochasticDepth
+from lambda_seq.models.vision.masking import Mask, average, mean, strided, through
 
 EXPANSION = 4  # output channels of a block, per channel of its bottleneck
 STEMS = ("imagenet", "resnet_d", "small")
@@ -22,14 +23,25 @@ STEMS = ("imagenet", "resnet_d", "small")
 class Normalised(nn.Sequential):
     """Layers in a row, of which batch norms take a single pixel in training too: `layers.norm.normalise_pictures`."""
 
-    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
-        """Apply the layers."""
+    def forward(
+        self, x: Float[Tensor, "B C H W"], mask: Bool[Tensor, "B H W"] | None = None
+    ) -> Float[Tensor, "B D h w"]:
+        """Apply the layers; with a mask, True at real pixels, these give what they give without the others."""
+        return self.masked(x, mask)[0]
+
+    def masked(self, x: Float[Tensor, "B C H W"], mask: Mask) -> tuple[Float[Tensor, "B D h w"], Mask]:
+        """The output, and the mask of that."""
         for layer in self:
-            x = normalise_pictures(layer, x)
-        return x
+            if isinstance(layer, Normalised):
+                x, mask = layer.masked(x, mask)
+            elif isinstance(layer, BatchNorm):
+                x = normalise_pictures(layer, x, mask)
+            else:
+                x, mask = through(layer, x, mask)
+        return x, mask
 
 
-def conv_norm_relu(channels: int, out: int, kernel: int, stride: int = 1) -> nn.Sequential:
+def conv_norm_relu(channels: int, out: int, kernel: int, stride: int = 1) -> Normalised:
     """Convolution that keeps the size (divided by the stride, rounded up), batch norm, ReLU."""
     return Normalised(
         nn.Conv2d(channels, out, kernel, stride, padding=kernel // 2, bias=False),
@@ -38,14 +50,14 @@ def conv_norm_relu(channels: int, out: int, kernel: int, stride: int = 1) -> nn.
     )
 
 
-def make_stem(stem: str, channels: int, width: int) -> tuple[nn.Sequential, int]:
+def make_stem(stem: str, channels: int, width: int) -> tuple[Normalised, int]:
     """The layers before the first stage, (B, channels, H, W) -> (B, width, H/stride, W/stride), and their stride.
 
     "imagenet" is 7×7 stride 2 and max-pool; "resnet_d" three 3×3 convolutions and a strided one in the max-pool's
     place; "small", for pictures of 8×8 to 64×64, one 3×3 convolution without a stride.
     """
     if stem == "imagenet":
-        return nn.Sequential(conv_norm_relu(channels, width, 7, 2), nn.MaxPool2d(3, 2, padding=1)), 4
+        return Normalised(conv_norm_relu(channels, width, 7, 2), nn.MaxPool2d(3, 2, padding=1)), 4
     if stem == "resnet_d":
         half = max(width // 2, 1)
         layers = [
@@ -54,9 +66,9 @@ def make_stem(stem: str, channels: int, width: int) -> tuple[nn.Sequential, int]
             conv_norm_relu(half, width, 3),
             conv_norm_relu(width, width, 3, 2),
         ]
-        return nn.Sequential(*layers), 4
+        return Normalised(*layers), 4
     if stem == "small":
-        return nn.Sequential(conv_norm_relu(channels, width, 3)), 1
+        return Normalised(conv_norm_relu(channels, width, 3)), 1
     raise ValueError(f"stem={stem!r}: expected one of {', '.join(map(repr, STEMS))}")
 
 
@@ -76,9 +88,22 @@ class Pooled(nn.Module):
         # An average over real pixels only: the border's zeros are not counted.
         self.pool = nn.AvgPool2d(3, stride, padding=1, count_include_pad=False) if stride > 1 else nn.Identity()
 
-    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C h w"]:
-        """Mix over positions, then pool."""
-        return self.pool(self.layer(x))
+    def forward(
+        self, x: Float[Tensor, "B C H W"], mask: Bool[Tensor, "B H W"] | None = None
+    ) -> Float[Tensor, "B C h w"]:
+        """Mix over positions, then pool; with a mask over real ones.
+
+        Raises:
+            ValueError: a mask, and a layer that takes none.
+        """
+        if mask is None:
+            return self.pool(self.layer(x))
+        if not isinstance(self.layer, LambdaLayer2d):
+            raise ValueError(
+                f"mask: {type(self.layer).__name__} takes none; use lambda layers or convolutions ('L', 'K' or 'C' in "
+                "placement), or pictures of one size"
+            )
+        return average(self.pool, self.layer(x, mask), mask)
 
     def resize(self, size: tuple[int, int]) -> None:
         """Make global tables of relative positions cover maps of this size; layers without one stay as they are."""
@@ -103,9 +128,11 @@ class SqueezeExcitation(nn.Module):
         self.squeeze = nn.Linear(channels, hidden)
         self.excite = nn.Linear(hidden, channels)
 
-    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+    def forward(
+        self, x: Float[Tensor, "B C H W"], mask: Bool[Tensor, "B H W"] | None = None
+    ) -> Float[Tensor, "B C H W"]:
         """Scale each channel of each picture by a number between 0 and 1."""
-        weight = self.excite(torch.relu(self.squeeze(x.mean((2, 3)))))  # (B, C)
+        weight = self.excite(torch.relu(self.squeeze(mean(x, mask))))  # (B, C)
         return x * weight.sigmoid()[:, :, None, None]
 
 
@@ -141,16 +168,46 @@ class Bottleneck(nn.Module):
         self.norm3 = nn.BatchNorm2d(out)
         self.se = SqueezeExcitation(out, se) if se else nn.Identity()
         self.drop = StochasticDepth(stochastic_depth)
+        self.stride, self.activation = stride, torch.relu
         self.shortcut: nn.Module = nn.Identity()
         if stride > 1 or channels != out:
             self.shortcut = Normalised(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
 
-    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
-        """(B, channels, H, W) -> (B, 4 · width, H/stride, W/stride)."""
-        branch = torch.relu(normalise_pictures(self.norm1, self.conv1(x)))  # (B, width, H, W)
-        branch = torch.relu(normalise_pictures(self.norm2, self.mix(branch)))  # (B, width, h, w)
-        branch = self.drop(self.se(normalise_pictures(self.norm3, self.conv3(branch))))  # (B, 4 · width, h, w)
-        return torch.relu(branch + self.shortcut(x))
+    def forward(
+        self, x: Float[Tensor, "B C H W"], mask: Bool[Tensor, "B H W"] | None = None
+    ) -> Float[Tensor, "B D h w"]:
+        """(B, channels, H, W) -> (B, 4 · width, H/stride, W/stride); with a mask, True at real pixels of x."""
+        after = strided(mask, self.stride)
+        branch = self.activation(normalise_pictures(self.norm1, self.conv1(x), mask))  # (B, width, H, W)
+        mixed = self.mix(branch, mask) if isinstance(self.mix, Pooled) else through(self.mix, branch, mask)[0]
+        branch = self.activation(normalise_pictures(self.norm2, mixed, after))  # (B, width, h, w)
+        branch = normalise_pictures(self.norm3, self.conv3(branch), after)  # (B, 4 · width, h, w)
+        branch = self.drop(self.se(branch, after) if isinstance(self.se, SqueezeExcitation) else branch)
+        shortcut = self.shortcut(x, mask) if isinstance(self.shortcut, Normalised) else x
+        return self.activation(branch + shortcut)
+
+
+class Stage(nn.Sequential):
+    """Blocks in a row, of which the first has the stride."""
+
+    @property
+    def blocks(self) -> list[Bottleneck]:
+        """Its blocks."""
+        return cast("list[Bottleneck]", list(self))
+
+    @property
+    def stride(self) -> int:
+        """Pixels of the input per pixel of the output."""
+        return math.prod(block.stride for block in self.blocks)
+
+    def forward(
+        self, x: Float[Tensor, "B C H W"], mask: Bool[Tensor, "B H W"] | None = None
+    ) -> Float[Tensor, "B D h w"]:
+        """Apply the blocks; with a mask, True at real pixels of x."""
+        for block in self.blocks:
+            x = block(x, mask)
+            mask = strided(mask, block.stride)
+        return x
 
 
 def reset_residual(network: nn.Module, zero_init_last: bool) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Unpack
 
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from lambda_seq.layers import RelativePositionTable, checks
 from lambda_seq.layers.options import ImageOptions, complete, part, with_options
@@ -14,18 +13,20 @@ from lambda_seq.models.drop import depth_rates
 from lambda_seq.models.heads import Inputs, make_objective
 from lambda_seq.models.model import Model
 from lambda_seq.models.sequence.mixers import MIXERS, MixerOptions, Place, check_sizes, make_mixer
-from lambda_seq.models.vision.bottleneck import EXPANSION, Bottleneck, Pooled, make_stem, reset_residual
+from lambda_seq.models.vision.bottleneck import EXPANSION, Bottleneck, Pooled, Stage, make_stem, reset_residual
 from lambda_seq.models.vision.options import ResNetOptions
+from lambda_seq.models.vision.pyramid import Pyramidal
 
 
 @with_options
-class LambdaResNet(Model):
+class LambdaResNet(Pyramidal, Model):
     """Residual network of bottleneck blocks, each mixing by a 3×3 convolution, a lambda layer or an attention layer.
 
         stem -> stages of blocks, the first block of each but the first stage with stride 2 -> mean -> linear
 
     Pictures of any height and width; where tables of positions are global, up to image_size, and `resize` changes it.
-    `pyramid` and `features_only` give the stages' outputs to dense prediction.
+    `pyramid` and `features_only` give the stages' outputs to dense prediction. All take a mask (B, H, W), True at real
+    pixels, so that pictures of several sizes can be padded to one batch.
 
     I. Bello, "LambdaNetworks", ICLR 2021; K. He et al., CVPR 2016.
 
@@ -48,6 +49,7 @@ class LambdaResNet(Model):
     Attributes:
         channels: of the pyramid's maps, a list.
         strides: pixels of the picture per pixel of each of them.
+        feature_info: both, as timm's backbones say them: `feature_info.channels()`, `feature_info.reduction()`.
         image_size: largest picture that global position tables cover, (H, W); None where not given.
     """
 
@@ -76,7 +78,7 @@ class LambdaResNet(Model):
         self.in_channels, self.input_kind = options["in_channels"], "image"
         self.objective = make_objective(options["head"], options["head_options"])
         self.image_size = None if image_size is None else picture_size(image_size)
-        self.features_only, self.out_indices = features_only, _indices(out_indices, len(blocks))
+        self.features_only = features_only
         lambdas = part(ImageOptions, options)
         if lambdas["scope"] is not None:
             lambdas["scope"] = pair("scope", lambdas["scope"])
@@ -88,7 +90,7 @@ class LambdaResNet(Model):
         )
         check_sizes(letters, mixers, self.image_size)
         self.stem, self.stem_stride = make_stem(stem, self.in_channels, width)
-        self.stages = nn.ModuleList()
+        self.stages: nn.ModuleList = nn.ModuleList()
         rates = iter(depth_rates(options["stochastic_depth"], sum(blocks)))
         self.depths = tuple(blocks)
         sizes = None if self.image_size is None else _map_sizes(self.image_size, self.stem_stride, blocks)
@@ -108,50 +110,15 @@ class LambdaResNet(Model):
                     )
                 )
                 channels = EXPANSION * width * 2**index
-            self.stages.append(nn.Sequential(*layers))
-        self.channels = [EXPANSION * width * 2**index for index in self.out_indices]
-        self.strides = [self.stem_stride * 2**index for index in self.out_indices]
+            self.stages.append(Stage(*layers))
+        widths = [EXPANSION * width * 2**index for index in range(len(blocks))]
+        self.begin_pyramid(out_indices, widths, self.stem_stride)
         inputs = Inputs(channels, self.input_kind, self.in_channels)
         self.num_classes = self.objective.outputs(inputs, options["num_classes"], default=1000)
         if not features_only:
             self.dropout = nn.Dropout(options["dropout"])
             self.head = self.objective.layer(inputs, self.num_classes)
         reset_residual(self, options["zero_init_last"])
-
-    def features(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
-        """Output of the last stage."""
-        return self._stages(x, [len(self.stages) - 1])[0]
-
-    def pyramid(self, x: Float[Tensor, "B C H W"]) -> list[Float[Tensor, "B D h w"]]:
-        """Outputs of the stages `out_indices`, from fine to coarse: c2 … c5 of a network of four stages.
-
-        Map i has channels[i] channels, and a pixel for strides[i] × strides[i] of the picture, rounded up.
-        """
-        return self._stages(x, self.out_indices)
-
-    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B classes"] | list[Float[Tensor, "B D h w"]]:
-        """Logits of a batch of pictures; with features_only the feature maps of `pyramid`.
-
-        Raises:
-            TypeError: x is not floating point.
-            ValueError: x is not (B, in_channels, H, W), or larger than global position tables.
-        """
-        if self.features_only:
-            return self.pyramid(x)
-        pooled = self.features(x).mean((2, 3))  # (B, D)
-        return self.head(self.dropout(pooled))  # (B, classes)
-
-    def _stages(self, x: Tensor, wanted: Sequence[int]) -> list[Tensor]:
-        checks.pictures("x", x, self.in_channels)
-        x = self.stem(x)  # (B, width, H/4, W/4), or H, W
-        outputs = []
-        for index, stage in enumerate(self.stages):
-            if index > wanted[-1]:
-                break
-            x = stage(x)  # (B, 4 · width · 2^stage, h, w)
-            if index in wanted:
-                outputs.append(x)
-        return outputs
 
     def resize(self, image_size: int | Sequence[int]) -> None:
         """Make global tables of relative positions cover pictures of this size, their offsets rescaled.
@@ -227,19 +194,6 @@ def _map_sizes(size: tuple[int, int], stem_stride: int, blocks: Sequence[int]) -
         for block in range(count):
             yield -(-size[0] // stride), -(-size[1] // stride)
             stride *= _stride(stage, block)
-
-
-def _indices(out_indices: Sequence[int] | None, stages: int) -> list[int]:
-    if out_indices is None:
-        return list(range(stages))
-    checks.integers(**{f"out_indices[{place}]": index for place, index in enumerate(out_indices)})
-    indices = [index + stages if index < 0 else index for index in out_indices]
-    if not indices or indices != sorted(set(indices)) or not 0 <= indices[0] <= indices[-1] < stages:
-        raise ValueError(
-            f"out_indices={tuple(out_indices)}: expected stages in rising order, 0 to {stages - 1} (or from −{stages} "
-            "to −1, counted from the last)"
-        )
-    return indices
 
 
 def picture_size(image_size: int | Sequence[int]) -> tuple[int, int]:

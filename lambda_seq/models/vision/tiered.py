@@ -6,19 +6,26 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Unpack
 
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from lambda_seq.layers import LambdaLayer2d, checks
 from lambda_seq.layers.biased import BiasedLambdaLayer2d
-from lambda_seq.layers.norm import normalise_pictures
 from lambda_seq.layers.options import HeadOptions, complete, part, with_options
 from lambda_seq.models.drop import depth_rates
 from lambda_seq.models.heads import Inputs, make_objective
 from lambda_seq.models.model import Model
 from lambda_seq.models.registry import register_model
-from lambda_seq.models.vision.bottleneck import EXPANSION, Bottleneck, Convolution, Lambda, Normalised, reset_residual
+from lambda_seq.models.vision.bottleneck import (
+    EXPANSION,
+    Bottleneck,
+    Convolution,
+    Lambda,
+    Normalised,
+    Stage,
+    reset_residual,
+)
 from lambda_seq.models.vision.options import TieredOptions
+from lambda_seq.models.vision.pyramid import Pyramidal
 from lambda_seq.models.vision.resnet import parse_placement, picture_size
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}
@@ -30,7 +37,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "silu": nn.S
 )
 @register_model("lambda_resnet50ts", blocks=(3, 4, 6, 3), placement=("C", "CCCL", "CLCLCL", "CLC"), activation="silu")
 @with_options
-class TieredLambdaResNet(Model):
+class TieredLambdaResNet(Pyramidal, Model):
     """LambdaResNet as timm defines and trains it: a tiered stem, and lambdas in some blocks of the last stages.
 
         stem (three 3×3 convolutions, max-pool) -> stages of blocks -> mean -> linear
@@ -44,6 +51,7 @@ class TieredLambdaResNet(Model):
         placement: "C" convolution or "L" lambda: one letter for all, a letter per stage, or a sequence with an entry
             per stage, each a letter or a letter per block.
         activation: "relu" or "silu".
+        features_only, out_indices: as of `LambdaResNet`, whose masks, channels, strides and feature_info it has, too.
         **options: of `models.vision.options.TieredOptions`.
     """
 
@@ -55,10 +63,13 @@ class TieredLambdaResNet(Model):
         blocks: Sequence[int] = (2, 2, 2, 2),
         placement: str | Sequence[str] = ("C", "C", "CL", "L"),
         activation: str = "relu",
+        features_only: bool = False,
+        out_indices: Sequence[int] | None = None,
         **options: Unpack[TieredOptions],
     ) -> None:
         super().__init__()
         options = complete(TieredOptions, options, self)
+        checks.flags(features_only=features_only)
         width, image_size, scope = options["width"], options["image_size"], options["scope"]
         if width < 8 or width % 8:
             raise ValueError(f"width={width}: expected a multiple of 8, as the stem begins with 3/8 of it")
@@ -90,28 +101,16 @@ class TieredLambdaResNet(Model):
                     )
                 )
                 channels = EXPANSION * width * 2**index
-            stages.append(nn.Sequential(*layers))
+            stages.append(Stage(*layers))
         self.stages = nn.Sequential(*stages)
-        self.dropout = nn.Dropout(options["dropout"])
+        self.features_only = features_only
+        self.begin_pyramid(out_indices, [EXPANSION * width * 2**index for index in range(len(blocks))], 4)
         inputs = Inputs(channels, self.input_kind, self.in_channels)
         self.num_classes = self.objective.outputs(inputs, options["num_classes"], default=1000)
-        self.head = self.objective.layer(inputs, self.num_classes)
+        if not features_only:
+            self.dropout = nn.Dropout(options["dropout"])
+            self.head = self.objective.layer(inputs, self.num_classes)
         reset_residual(self, options["zero_init_last"])
-
-    def features(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
-        """Output of the last stage, a 32nd of the size."""
-        checks.pictures("x", x, self.in_channels)
-        return self.stages(self.stem(x))
-
-    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B classes"]:
-        """Logits of a batch of pictures.
-
-        Raises:
-            TypeError: x is not floating point.
-            ValueError: x is not (B, in_channels, H, W), or larger than global position tables.
-        """
-        pooled = self.features(x).mean((2, 3))  # (B, D)
-        return self.head(self.dropout(pooled))  # (B, classes)
 
     def resize(self, image_size: int | Sequence[int]) -> None:
         """Make global position tables cover pictures of this size, their offsets rescaled (`layers.resize_table`).
@@ -126,7 +125,7 @@ class TieredLambdaResNet(Model):
             ValueError: no such size.
         """
         size = picture_size(image_size)
-        for index, stage in enumerate(self.stages):
+        for index, stage in enumerate(self.stages.children()):
             for block, module in enumerate(stage.children()):
                 if isinstance(module.mix, Lambda):
                     module.mix.resize(_entering(size, index, block))
@@ -150,22 +149,15 @@ class TieredBottleneck(Bottleneck):
         super().__init__(channels, width, mix, stride=stride, stochastic_depth=stochastic_depth)
         self.activation = activate()
 
-    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
-        """(B, channels, H, W) -> (B, 4 · width, H/stride, W/stride)."""
-        branch = self.activation(normalise_pictures(self.norm1, self.conv1(x)))  # (B, width, H, W)
-        branch = self.activation(normalise_pictures(self.norm2, self.mix(branch)))  # (B, width, h, w)
-        branch = self.drop(normalise_pictures(self.norm3, self.conv3(branch)))  # (B, 4 · width, h, w)
-        return self.activation(branch + self.shortcut(x))
 
-
-def _stem(channels: int, width: int, activate: Callable[[], nn.Module]) -> nn.Sequential:
+def _stem(channels: int, width: int, activate: Callable[[], nn.Module]) -> Normalised:
     """(B, channels, H, W) -> (B, width, H/4, W/4)."""
     layers: list[nn.Module] = []
     for out, stride in ((3 * width // 8, 2), (width // 2, 1), (width, 1)):
         convolution = nn.Conv2d(channels, out, 3, stride, padding=1, bias=False)
         layers.append(Normalised(convolution, nn.BatchNorm2d(out), activate()))
         channels = out
-    return nn.Sequential(*layers, nn.MaxPool2d(3, 2, padding=1))
+    return Normalised(*layers, nn.MaxPool2d(3, 2, padding=1))
 
 
 def _pooled_lambda(width: int, stride: int, *, scope: int | None, **options: Any) -> Lambda:
