@@ -38,8 +38,8 @@ COLUMNS = (
 )
 NOTE = (
     "Test and validation figures are the mean ± standard deviation over seeds, of the checkpoint that validation "
-    "called best; s is the time of a training with its validation, on a core that other programs shared. Without "
-    "mixing, the lambda layers see no other position; one seed."
+    "called best; s is the time of a training with its validation, on a core that other programs shared, and is "
+    "missing where another command had begun it. Without mixing, the lambda layers see no other position; one seed."
 )
 
 

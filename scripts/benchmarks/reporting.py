@@ -16,7 +16,8 @@ from benchmarks.recording import Recorder
 # Okabe and Ito's colours, which colour-blind readers tell apart, the pale yellow left out.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = "osD^vPX"
-LEFT = ("", "against", "pass", "chosen", "not measured")  # columns of words, besides the first
+# Columns of words, besides the first
+LEFT = ("", "against", "pass", "chosen", "not measured", "configuration", "a first try")
 
 
 @dataclass(frozen=True)
