@@ -54,10 +54,10 @@ def products(weights: Float[Tensor, "B U M K"], value: Float[Tensor, "B U M V"])
 
     The parts are added up in float32 at least.
     """
+    if recorded() or weights.shape[2] < PART:
+        return weights.mT @ value
     part = even(weights.shape[2])
     rest = weights.shape[2] % part
-    if recorded() or rest == weights.shape[2]:
-        return weights.mT @ value
     last: Tensor | float = 0.0
     if rest:
         sizes = (weights.shape[2] - rest, rest)
