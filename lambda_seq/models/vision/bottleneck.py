@@ -198,7 +198,7 @@ class Stage(nn.Sequential):
     @property
     def stride(self) -> int:
         """Pixels of the input per pixel of the output."""
-        return math.prod(block.stride for block in self.blocks)
+        return math.prod([block.stride for block in self.blocks])  # a list: programs are recorded through it
 
     def forward(
         self, x: Float[Tensor, "B C H W"], mask: Bool[Tensor, "B H W"] | None = None
