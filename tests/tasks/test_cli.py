@@ -172,7 +172,7 @@ def test_every_configuration_parses(cli, config):
     printed = cli("fit", "--config", f"tasks/configs/{config}", *path, "--print_config").out
     model = re.search(r"^model:\n  class_path: lambda_seq\.tasks\.\w+\.(\w+)", printed, re.MULTILINE)
     assert model
-    assert model[1] in ("Classification", "LanguageModelling", "MaskedPretraining")
+    assert model[1] in ("Classification", "LanguageModelling", "MaskedPretraining", "Detection")
 
 
 def test_help_explains_options(cli):
