@@ -137,7 +137,11 @@ def test_a_configuration_of_before_is_printed_with_names_of_today(cli, stories):
     shown = yaml.safe_load(cli("fit", "--config", BEFORE / "config.yaml", "--print_config").out)
     before = yaml.safe_load((BEFORE / "config.yaml").read_text())
     assert shown["data"]["class_path"] == "lambda_seq.tasks.data.TextData"
-    added = {"drop_incomplete": False, "table": dict.fromkeys(("encoding", "separator", "header"))}
+    added = {
+        "drop_incomplete": False,
+        "table": dict.fromkeys(("encoding", "separator", "header")),
+        "target": dict.fromkeys(("kind", "columns", "separator")),
+    }
     assert shown["data"]["init_args"] == before["data"]["init_args"] | added
     assert shown["trainer"] == before["trainer"]
 

@@ -51,7 +51,8 @@ class TieredLambdaResNet(Pyramidal, Model):
         placement: "C" convolution or "L" lambda: one letter for all, a letter per stage, or a sequence with an entry
             per stage, each a letter or a letter per block.
         activation: "relu" or "silu".
-        features_only, out_indices: as of `LambdaResNet`, whose masks, channels, strides and feature_info it has, too.
+        features_only: a backbone as of `LambdaResNet`, whose masks, channels, strides and feature_info it has, too.
+        out_indices: as of `LambdaResNet`.
         **options: of `models.vision.options.TieredOptions`.
     """
 
