@@ -249,7 +249,7 @@ def test_options_and_places_that_are_wrong(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             data(tmp_path, **options)
-    with pytest.raises(FileNotFoundError, match="there is no such folder or file"):
+    with pytest.raises(FileNotFoundError, match="no such file or folder"):
         _ = data(tmp_path / "nowhere").facts
     with pytest.raises(FileNotFoundError, match="no annotations of training photos; expected COCO's instances"):
         _ = data(tmp_path).facts
