@@ -53,8 +53,8 @@ class DetectionData(Data):
         size: pixels that the shorter side of photos gets, in training and after.
         max_size: pixels that their longer side gets at most.
         flip: mirror half of the training photos.
-        scale_jitter: least and greatest scale of training photos, such as [0.1, 2.0]: they are fitted to size × size
-            pixels, scaled by a random number between these, and cropped at random to size × size.
+        scale_jitter: least and greatest scale of training photos, such as [0.1, 2.0]: they get their size, are scaled
+            by a random number between these, and cropped at random to size × size pixels.
         standardize: "data", by mean and deviation of training pixels, or "imagenet", by those of ImageNet, for weights
             that were trained so.
         subset: configuration of a hub data set that has several.
