@@ -10,7 +10,6 @@ from benchmarks.measuring import NotInstalledError, Step, WrongResultError
 from torch import Tensor, nn
 
 from lambda_seq.models import Model
-from lambda_seq.tasks.detection.requirements import require
 from paper.building import build, step_of
 
 CLASSES = 80  # of COCO
@@ -29,6 +28,8 @@ def make_detector(body: Model, size: int) -> Any:
     Raises:
         NotInstalledError: torchvision or pycocotools is missing.
     """
+    from lambda_seq.tasks.detection.requirements import require  # with all of training, which other rows do without
+
     try:
         require()
     except ModuleNotFoundError as error:
