@@ -19,7 +19,7 @@ from dataclasses import asdict
 import torch
 from benchmarks.command_line import add_machine, add_results, byte_count, open_recorder, positive
 from benchmarks.machine import available_memory, describe
-from benchmarks.measuring import Limits, measure
+from benchmarks.measuring import Limits, NotInstalledError, measure
 from benchmarks.recording import Record, Recorder
 from benchmarks.reporting import Table, number, seconds, show, size
 from paper.figures import BATCH, computed, held_bytes, job
@@ -39,7 +39,9 @@ SPEED = (
     "gradients, activations and pictures at the peak of a step, freed blocks returned at once. The paper's pictures "
     "per second were taken on its accelerators: compare ratios within a column."
 )
-FAILURES = ("failed", "wrong result", "out of time")  # tried again by --resume
+FAILURES = ("failed", "wrong result", "out of time")
+AGAIN = (*FAILURES, "not installed")  # tried again by --resume
+PRINTED = ("parameters", "flops", "memory", "speed", "score")  # columns
 BUSY = 0.25  # of all cores: with more than that taken by other processes, times say little
 
 
@@ -80,7 +82,7 @@ def recorder_of(options: argparse.Namespace, command: Sequence[str]) -> Recorder
         machine = json.loads(file.read_text(encoding="utf-8"))["machine"]
     recorder = open_recorder(file, command, machine, options.resume or not options.measure)
     if options.measure:
-        recorder.records[:] = [record for record in recorder.records if record.get("status") not in FAILURES]
+        recorder.records[:] = [record for record in recorder.records if record.get("status") not in AGAIN]
     return recorder
 
 
@@ -99,34 +101,42 @@ def settings_of(options: argparse.Namespace, recorder: Recorder) -> Record:
 
 def key_of(row: Row, settings: Record) -> Record:
     """What is measured for a row; equal for equal networks, whichever tables they are in."""
-    network = {"name": row.name, "options": row.options, "materialised": row.materialised}
+    network: Record = {"name": row.name, "options": row.options, "materialised": row.materialised}
+    network |= {"detector": True} if row.detector else {}
     return {**network, "size": settings["image_size"] or row.size, **settings}
 
 
 def found_of(row: Row, settings: Record, recorder: Recorder) -> Record:
     """Everything known of a row: printed, computed, whether they are the same, measured."""
-    figures = computed(row)
-    values = {
-        "parameters": figures.parameters / 1e6,
-        "flops": figures.flops / 1e9,
-        "memory": figures.numbers * row.memory_bytes / 2**30,
-    }
-    printed = {name: text for name in (*values, "speed", "score") if (text := getattr(row, name)) is not None}
+    values, at_4_bytes, missing = {}, {}, {}
+    try:
+        figures = computed(row)
+    except NotInstalledError as error:
+        missing = {"missing": str(error)}
+    else:
+        values = {
+            "parameters": figures.parameters / 1e6,
+            "flops": figures.flops / 1e9,
+            "memory": figures.numbers * row.memory_bytes / 2**30,
+        }
+        at_4_bytes = {"maps_gib_at_4_bytes": figures.numbers * 4 / 2**30}
+    printed = {name: text for name in PRINTED if (text := getattr(row, name)) is not None}
     key = key_of(row, settings)
     measured = recorder.find(key)
     if measured is not None:
         measured = {name: value for name, value in measured.items() if name != "key"}
-        if measured["status"] == "measured":
+        if measured["status"] == "measured" and not missing:
             measured["pictures_per_second"] = key["batch"] / measured["seconds"]
             measured["training_bytes"] = held_bytes(row, key["size"], key["batch"]) + measured["peak_bytes"]
     return {
         "network": row.name,
         "options": row.options,
         "printed": printed,
-        "computed": {**values, "maps_gib_at_4_bytes": figures.numbers * 4 / 2**30},
+        "computed": values | at_4_bytes,
         "matches": {name: matches(values[name], printed[name]) for name in values if name in printed},
         "expected": list(row.checked),
         "measured": measured,
+        **missing,
     }
 
 
@@ -167,6 +177,8 @@ def table_of(table: PaperTable, found: Sequence[Record]) -> Table:
 
 def figure(record: Record, name: str) -> str:
     """A computed figure, with ✓ or its difference from the printed one."""
+    if "missing" in record:
+        return "not installed"
     value, printed = record["computed"][name], record["printed"].get(name)
     text = gibibytes(value) if name == "memory" else f"{value:.3f}"
     if printed is None:
@@ -188,7 +200,7 @@ def notes_of(tables: dict[str, PaperTable], found: dict[str, list[Record]], sett
     """Conventions, what to know of each table, and which mixers train in the budget."""
     yield CONVENTION
     for name, table in tables.items():
-        for note in table.notes:
+        for note in [*table.notes, *dict.fromkeys(one["missing"] for one in found[name] if "missing" in one)]:
             yield f"{name}: {note}"
     if any(record["measured"] for records in found.values() for record in records):
         at = f"{settings['image_size']}²" if settings["image_size"] else "the size of its table"

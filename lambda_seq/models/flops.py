@@ -51,6 +51,8 @@ def multiply_adds(module: nn.Module, x: Tensor, output: Tensor) -> int:
         return output.numel() * module.in_features
     if isinstance(module, (nn.Conv1d, nn.Conv2d)):
         return output.numel() * module.in_channels // module.groups * math.prod(module.kernel_size)
+    if isinstance(module, (nn.ConvTranspose1d, nn.ConvTranspose2d)):
+        return x.numel() * module.out_channels // module.groups * math.prod(module.kernel_size)
     if isinstance(module, LambdaLayer):
         size = output.shape[2:] if module.dims == 2 else output.shape[1:-1]
         applied = output.shape[0] * math.prod(size) * module.dim_key * module.dim_value  # B·n·k·v

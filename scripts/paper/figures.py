@@ -7,18 +7,20 @@ import json
 import math
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from benchmarks.measuring import Job, Step, WrongResultError
+from benchmarks.measuring import Job, Step
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lambda_seq.layers import LambdaLayer2d
 from lambda_seq.layers.attention import AxialAttention, LinearAttention, LocalAttention, RelativeAttention
-from lambda_seq.models import LambdaResNet, count_flops, create_model
+from lambda_seq.models import LambdaResNet, count_flops
+from paper.building import build, step_of
+from paper.detectors import DetectorTraining, Products, make_detector
 from paper.rows import Row
 
 BATCH = 128  # of the paper's memory column
@@ -43,14 +45,19 @@ class Computed:
 
 
 def computed(row: Row) -> Computed:
-    """Figures of a row's network, from shapes alone."""
-    return _computed(row.name, json.dumps(row.options), row.size)
+    """Figures of a row's network, from shapes alone.
+
+    Raises:
+        NotInstalledError: the row is a detector, and torchvision is missing.
+    """
+    return _computed(row.name, json.dumps(row.options), row.size, row.detector)
 
 
 @functools.cache
-def _computed(name: str, options: str, size: int) -> Computed:
+def _computed(name: str, options: str, size: int, detector: bool) -> Computed:
     with torch.device("meta"):
-        model = build(name, json.loads(options), size)
+        network = build(name, json.loads(options), size)
+        model: nn.Module = Products(make_detector(network, size)) if detector else network
     parameters, buffers = list(model.parameters()), list(model.buffers())
     for parent in list(model.modules()):  # norms are not counted, and take most of the time
         for child, module in parent.named_children():
@@ -59,18 +66,9 @@ def _computed(name: str, options: str, size: int) -> Computed:
     return Computed(
         sum(parameter.numel() for parameter in parameters),
         count_flops(model, torch.empty(1, 3, size, size, device="meta")),
-        sum(map_numbers(model, size)),
+        sum(map_numbers(network, size)),
         sum(2 * one.nbytes for one in parameters) + sum(one.nbytes for one in buffers),
     )
-
-
-def build(name: str, options: dict[str, Any], size: int) -> LambdaResNet:
-    """The network of this name; global tables of positions cover pictures of this size at least."""
-    model = create_model(name, **options)
-    assert isinstance(model, LambdaResNet)
-    if model.image_size is not None and size > min(model.image_size):
-        model = build(name, {**options, "image_size": size}, 0)
-    return model
 
 
 def map_numbers(model: LambdaResNet, size: int, batch: int = BATCH) -> Iterator[int]:
@@ -115,22 +113,14 @@ class Training:
             model = build(self.name, self.options, self.size).train()
             x = torch.randn(self.batch, model.in_channels, self.size, self.size)
             target = torch.randint(model.num_classes, (self.batch,))
-        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
-        for weight in model.parameters():
-            optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
 
-        def step() -> None:
+        def loss() -> torch.Tensor:
             kernels = sdpa_kernel(SDPBackend.MATH) if self.materialised else nullcontext()
             half = torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16-mixed")
             with kernels, half:
-                loss = loss_of(model(x), target)
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            if not loss.isfinite():
-                raise WrongResultError(f"the loss of {self.name} is {loss.item()}")
+                return loss_of(model(x), target)
 
-        return step
+        return step_of(model, loss, self.name)
 
 
 def loss_of(output: torch.Tensor | list[torch.Tensor], target: torch.Tensor) -> torch.Tensor:
@@ -144,22 +134,21 @@ def loss_of(output: torch.Tensor | list[torch.Tensor], target: torch.Tensor) -> 
 class WarmUp:
     """One step with small pictures: it loads code that is no part of a measurement."""
 
-    training: Training
+    training: Training | DetectorTraining
 
     def __call__(self) -> None:
         """Take the step."""
-        size = min(WARM_UP, self.training.size)
-        Training(**{**vars(self.training), "size": size})()()
+        replace(self.training, size=min(WARM_UP, self.training.size))()()
 
 
 def job(key: dict[str, Any]) -> Job:
     """What measures the record of this key."""
     names = ("name", "options", "size", "batch", "precision", "device", "materialised")
-    training = Training(**{name: key[name] for name in names})
+    kind = DetectorTraining if key.get("detector") else Training
+    training = kind(**{name: key[name] for name in names})
     return Job(training, WarmUp(training))
 
 
 def held_bytes(row: Row, size: int, batch: int) -> int:
     """What a training step keeps beside activations and gradients: weights, momentum, buffers, pictures."""
-    at_size = Row(row.label, row.name, row.options, size)
-    return computed(at_size).held_bytes + 4 * batch * 3 * size * size
+    return computed(replace(row, size=size)).held_bytes + 4 * batch * 3 * size * size

@@ -36,10 +36,11 @@ class Changes:
     """Flips, scale jitter and crops of training pictures, or only their size, drawn by seed, epoch and row alone.
 
     Args:
-        size: of the shorter side; with jitter of the square that pictures are fitted to, then scaled.
-        max_size: of the longer side.
+        size: of the shorter side.
+        max_size: of the longer side, at most.
         flip: whether half of the pictures are mirrored.
-        scale_jitter: least and greatest scale; None for none.
+        scale_jitter: least and greatest scale, of a picture that has its size already, so that objects are as large as
+            in evaluation for a scale of 1; a random part of size × size is kept. None for no scale and no part.
         seed: of what is drawn.
     """
 
@@ -48,11 +49,10 @@ class Changes:
     ) -> None:
         self.size, self.max_size, self.seed = size, max_size, seed
         self.flip, self.scale_jitter = flip, scale_jitter
-        jitter = [] if scale_jitter is None else [v2.ScaleJitter((size, size), tuple(scale_jitter)), FittingCrop(size)]
         self.transform = v2.Compose(
             [
                 *([v2.RandomHorizontalFlip()] if flip else []),
-                *jitter,
+                *([] if scale_jitter is None else [FittingCrop(size)]),
                 v2.ClampBoundingBoxes(),
                 v2.SanitizeBoundingBoxes(min_size=1.0),
             ]
@@ -68,11 +68,11 @@ class Changes:
         if "masks" in target:
             wrapped["masks"] = tv_tensors.Mask(target["masks"])
         image = tv_tensors.Image(pixels)
-        if self.scale_jitter is None:
-            size = fitted(height, width, self.size, self.max_size)
-            image, wrapped = v2.Resize(size, antialias=True)(image, wrapped)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(zlib.crc32(f"{self.seed} {epoch} {row}".encode()))
+            scale = 1.0 if self.scale_jitter is None else float(torch.empty(()).uniform_(*self.scale_jitter))
+            size = [max(round(side * scale), 1) for side in fitted(height, width, self.size, self.max_size)]
+            image, wrapped = v2.Resize(size, antialias=True)(image, wrapped)
             image, wrapped = self.transform(image, wrapped)
         return image.as_subclass(torch.Tensor), {name: part.as_subclass(torch.Tensor) for name, part in wrapped.items()}
 

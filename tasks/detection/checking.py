@@ -123,4 +123,4 @@ def _check_objects(picture: Picture, where: str) -> None:
 
 
 def _name(picture: Picture) -> str:
-    return Path(picture.source).name if isinstance(picture.source, str) else "generated"
+    return Path(picture.source).name if isinstance(picture.source, str) else str(picture.source)

@@ -1,4 +1,4 @@
-"""Photos with boxes and masks, as batches: COCO's JSON, metadata.jsonl, or generated scenes."""
+"""Photos with boxes and masks, as batches: COCO's JSON, metadata.jsonl, rows of a table, or generated scenes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from lambda_seq.tasks.data.base import Data
 from lambda_seq.tasks.data.loading import EpochSampler, ResumableLoader
+from lambda_seq.tasks.data.reading.sources import is_saved
 from lambda_seq.tasks.detection import scenes
 from lambda_seq.tasks.detection.checking import checked
 from lambda_seq.tasks.detection.coco import find_annotations, read_coco
 from lambda_seq.tasks.detection.folders import find_metadata, photos, read_metadata
 from lambda_seq.tasks.detection.records import Album, Picture, decoded
 from lambda_seq.tasks.detection.requirements import require
+from lambda_seq.tasks.detection.rows import holds_rows, read_rows
 from lambda_seq.tasks.facts import Facts, Pixels
 
 if TYPE_CHECKING:
@@ -34,11 +36,14 @@ class DetectionData(Data):
 
     Splits are found by name: files of COCO's instances (such as annotations/instances_train2017.json) with the folders
     of their photos, or SPLIT/metadata.jsonl with "file_name" and "objects" ("bbox" as x, y, width, height, "category",
-    and perhaps "segmentation", "iscrowd", "area"), where SPLIT is train, val(idation) or test. Without validation a
-    part of the training photos is held out. Mistakes in the files are errors before training begins.
+    and perhaps "segmentation", "iscrowd", "area"), where SPLIT is train, val(idation) or test. Or rows of a table have
+    the photo as "image" and the same "objects": a data set of the hub, parquet files, or what `save_to_disk` of
+    `datasets` wrote. Without validation a part of the training photos is held out. Mistakes in the files are errors
+    before training begins.
 
     Args:
-        path: a folder, or one file of instances; "digits:scenes" for generated scenes of handwritten digits.
+        path: a folder, one file of instances or of rows, or a name on the Hugging Face hub; "digits:scenes" for
+            generated scenes of handwritten digits.
         batch_size: photos per step and device.
         num_workers: processes that prepare photos; 0 prepares them in the training process.
         masks: whether objects are outlined, too; default: where the objects of all splits have outlines.
@@ -48,10 +53,11 @@ class DetectionData(Data):
         size: pixels that the shorter side of photos gets, in training and after.
         max_size: pixels that their longer side gets at most.
         flip: mirror half of the training photos.
-        scale_jitter: least and greatest scale of training photos, such as [0.1, 2.0]: they are fitted to size × size
-            pixels, scaled by a random number between these, and cropped at random to size × size.
+        scale_jitter: least and greatest scale of training photos, such as [0.1, 2.0]: they get their size, are scaled
+            by a random number between these, and cropped at random to size × size pixels.
         standardize: "data", by mean and deviation of training pixels, or "imagenet", by those of ImageNet, for weights
             that were trained so.
+        subset: configuration of a hub data set that has several.
         scenes: generated scenes of training, validation and test.
         validation_fraction: share of the training photos held out if there is no validation split; 0 for none.
         split_seed: of which photos are held out.
@@ -75,6 +81,7 @@ class DetectionData(Data):
         flip: bool = True,
         scale_jitter: Sequence[float] | None = None,
         standardize: str = "data",
+        subset: str | None = None,
         scenes: Sequence[int] = (1000, 200, 200),
         validation_fraction: float = 0.1,
         split_seed: int = 0,
@@ -84,7 +91,7 @@ class DetectionData(Data):
             path,
             batch_size=batch_size,
             num_workers=num_workers,
-            subset=None,
+            subset=subset,
             validation_fraction=validation_fraction,
             test_fraction=0.0,
             predict_path=predict_path,
@@ -112,6 +119,7 @@ class DetectionData(Data):
 
         Raises:
             FileNotFoundError: there are no such data, or photos are missing.
+        ConnectionError: `path` can only be a name on the hub, which cannot be reached.
             ValueError: a mistake in a file, which is named; see `tasks.detection.checking`.
         """
         if self.path == scenes.NAME:
@@ -134,20 +142,19 @@ class DetectionData(Data):
 
     def _found(self) -> dict[str, Album]:
         root = Path(self.path).expanduser()
-        if not root.exists():
-            raise FileNotFoundError(
-                f"path={self.path!r}: there is no such folder or file; give photos with COCO's JSON or metadata.jsonl, "
-                f"or {scenes.NAME} for generated scenes"
-            )
+        if not root.exists() or is_saved(root) or (root.is_file() and holds_rows(root)):
+            return read_rows(self.path, self.subset)
         files = find_annotations(root, self.annotations, self.masks)
         if "train" in files:
             return {name: read_coco(file, root, self.images, name) for name, file in files.items()}
         files = find_metadata(root) if root.is_dir() else {}
         if "train" in files:
             return read_metadata(files)
+        if holds_rows(root):
+            return read_rows(self.path, self.subset)
         raise FileNotFoundError(
             f"path={self.path!r}: no annotations of training photos; expected COCO's instances, such as "
-            "annotations/instances_train.json (others: --data.annotations), or train/metadata.jsonl"
+            "annotations/instances_train.json (others: --data.annotations), train/metadata.jsonl, or parquet files"
         )
 
     def _of_classes(self, album: Album, training: Album, name: str) -> Album:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from lambda_seq.tasks.detection.checking import size_of
 from lambda_seq.tasks.detection.coco import SPLITS
+from lambda_seq.tasks.detection.entries import Entry, albums_of, entry_of
 from lambda_seq.tasks.detection.records import Album, Picture
 
 METADATA = "metadata.jsonl"
-CATEGORIES = ("category", "categories", "category_id", "label", "labels", "class")  # what an object's class is called
 PHOTOS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm")
 
 
@@ -39,74 +36,27 @@ def read_metadata(files: Mapping[str, Path]) -> dict[str, Album]:
             unknown to training.
         FileNotFoundError: a photo is missing.
     """
-    rows = {split: _rows(file) for split, file in files.items()}
-    classes = sorted({name for row in rows["train"] for name in row["names"]}, key=_by_number)
-    numbers = {name: place for place, name in enumerate(classes)}
-    albums = {}
-    for split, file in files.items():
-        pictures = []
-        for row in rows[split]:
-            unknown = [name for name in row["names"] if name not in numbers]
-            if unknown:
-                raise ValueError(
-                    f"{file}: photo {row['id']} has the category {unknown[0]!r}, which no training photo has; the "
-                    f"classes are {', '.join(classes)}"
-                )
-            pictures.append(_picture(row, numbers, file.parent))
-        masked = all(row["shapes"] is not None for row in rows[split])
-        albums[split] = Album(pictures, classes, list(range(1, len(classes) + 1)), masked)
-    return albums
+    entries = {split: _entries(file) for split, file in files.items()}
+    return albums_of(entries, {split: str(file) for split, file in files.items()})
 
 
-def _by_number(name: str) -> tuple[bool, int, str]:
-    return not name.isdigit(), int(name) if name.isdigit() else 0, name
-
-
-def _rows(file: Path) -> list[dict[str, Any]]:
-    rows = []
+def _entries(file: Path) -> list[Entry]:
+    entries = []
     for line, text in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
         if not text.strip():
             continue
+        where = f"{file}, line {line}"
         try:
-            entry = json.loads(text)
+            said = json.loads(text)
         except ValueError as error:
-            raise ValueError(f"{file}, line {line} is no JSON: {error}") from error
-        objects = entry.get("objects")
-        if "file_name" not in entry or not isinstance(objects, dict) or "bbox" not in objects:
-            raise ValueError(f"{file}, line {line}: expected 'file_name' and 'objects' with 'bbox' and 'category'")
-        named = next((key for key in CATEGORIES if key in objects), None)
-        if named is None:
-            raise ValueError(
-                f"{file}, line {line}: its objects have no category; expected one of {', '.join(CATEGORIES)}"
-            )
-        boxes, names = objects["bbox"], [str(name) for name in objects[named]]
-        shapes, crowd = objects.get("segmentation", None if boxes else []), objects.get("iscrowd", [0] * len(boxes))
-        for part, values in ((named, names), ("segmentation", shapes), ("iscrowd", crowd)):
-            if values is not None and len(values) != len(boxes):
-                raise ValueError(f"{file}, line {line}: {len(boxes)} boxes but {len(values)} of {part!r}")
-        areas = objects.get("area") or [box[2] * box[3] for box in boxes]
-        rows.append(
-            {"id": entry["file_name"], "boxes": boxes, "names": names, "shapes": shapes, "crowd": crowd, "areas": areas}
-        )
-    if not rows:
+            raise ValueError(f"{where} is no JSON: {error}") from error
+        if not isinstance(said, dict) or "file_name" not in said:
+            raise ValueError(f"{where}: expected 'file_name' and 'objects' with 'bbox' and 'category'")
+        source = str(file.parent / said["file_name"])
+        entries.append(entry_of(said["file_name"], source, size_of(source), said.get("objects"), where))
+    if not entries:
         raise ValueError(f"{file} has no lines")
-    return rows
-
-
-def _picture(row: dict[str, Any], numbers: Mapping[str, int], folder: Path) -> Picture:
-    source = str(folder / row["id"])
-    width, height = size_of(source)
-    return Picture(
-        row["id"],
-        source,
-        height,
-        width,
-        np.array(row["boxes"], float).reshape(-1, 4),
-        np.array([numbers[name] for name in row["names"]], np.int64),
-        np.array(row["crowd"], bool),
-        np.array(row["areas"], float),
-        row["shapes"],
-    )
+    return entries
 
 
 def photos(path: Path, classes: list[str], categories: list[int]) -> Album:

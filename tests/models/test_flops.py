@@ -117,3 +117,11 @@ def test_torch_does_not_count_a_lambda_layer_by_its_definition():
     assert counted_by_torch(LambdaLayer1d(16, scope=7, algorithm="naive"), x) > whole
     causal = LambdaLayer1d(16, position=False, causal=True)
     assert counted_by_torch(causal, x) != count_flops(causal, x)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_transposed_convolutions(stride):
+    layer, x = nn.ConvTranspose2d(4, 6, 3, stride, groups=2), torch.zeros(2, 4, 5, 7)
+    with FlopCounterMode(display=False) as counter:
+        layer(x)
+    assert count_flops(layer, x) == counter.get_total_flops() == 2 * x.numel() * 3 * 9

@@ -11,6 +11,8 @@ from paper.figures import Training, computed, held_bytes, loss_of
 from paper.rows import TABLES, PaperTable, Row
 from paths import ROOT
 
+from lambda_seq.tasks.detection import requirements
+
 CHECKED = [(name, row) for name, table in TABLES.items() for row in table.rows if row.checked]
 TINY = {"num_classes": 3}
 
@@ -126,6 +128,18 @@ def test_both_numbers_and_the_difference_are_shown(tiny, tmp_path):
     assert f"| {millions:.3f} ({millions - 0.1:+.3f}) | 0.1 |" in second
     assert "params (M) | printed | GFLOPS | pictures/s printed" in header
     assert "tiny: as it is" in (tmp_path / "paper_tables.md").read_text(encoding="utf-8")
+
+
+def test_without_torchvision_detectors_say_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr(requirements, "find_spec", lambda name: None)
+    rows = (Row("D", "resnet_tiny", {"features_only": True}, 32, score="1 / 2", detector=True), Row("C", "resnet50"))
+    monkeypatch.setitem(script.TABLES, "tiny", PaperTable("Tiny", rows))
+    assert run(tmp_path, measured=False) == 0
+    text = (tmp_path / "paper_tables.md").read_text(encoding="utf-8")
+    ((_, _, first, second),) = check_markdown(text)
+    assert first == "| D | not installed | not installed | 1 / 2 |"
+    assert second.startswith("| C | 25.557 |")
+    assert 'tiny: detection needs torchvision and pycocotools: pip install "lambda-seq[detection]"' in text
 
 
 def test_a_row_that_should_match_and_does_not_is_an_error(monkeypatch, tmp_path):

@@ -249,7 +249,7 @@ def test_options_and_places_that_are_wrong(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             data(tmp_path, **options)
-    with pytest.raises(FileNotFoundError, match="there is no such folder or file"):
+    with pytest.raises(FileNotFoundError, match="no such file or folder"):
         _ = data(tmp_path / "nowhere").facts
     with pytest.raises(FileNotFoundError, match="no annotations of training photos; expected COCO's instances"):
         _ = data(tmp_path).facts
@@ -274,6 +274,17 @@ def test_boxes_and_masks_follow_what_is_changed(folder, jitter):
                 assert not inside.numel() or inside.mean() > 120  # the block is where its mask is
                 assert not mask.any() or np.abs(np.array(boxed(mask)) - box).max() <= 2
     assert seen > 50
+
+
+@pytest.mark.parametrize(("height", "width", "cut"), [(30, 60, (32, 48)), (60, 30, (48, 32)), (40, 44, (48, 48))])
+def test_objects_of_scale_1_are_as_large_as_in_evaluation(height, width, cut):
+    target = {"boxes": torch.tensor([[0.0, 0.0, width, height]]), "labels": torch.tensor([1])}
+    pixels = torch.zeros(3, height, width, dtype=torch.uint8)
+    changed, seen = Changes(48, 64, flip=False, scale_jitter=[1.0, 1.0], seed=0)(pixels, target, 0, 0)
+    assert changed.shape[1:] == tuple(min(side, 48) for side in fitted(height, width, 48, 64)) == cut
+    assert seen["boxes"].tolist() == [[0.0, 0.0, cut[1], cut[0]]]
+    half, _ = Changes(48, 64, flip=False, scale_jitter=[0.5, 0.5], seed=0)(pixels, target, 0, 0)
+    assert half.shape[1:] == tuple(round(side / 2) for side in fitted(height, width, 48, 64))
 
 
 def test_what_is_drawn_depends_on_seed_epoch_and_row_alone(folder):
