@@ -50,7 +50,7 @@ def target(model, frames=LENGTH):
 
 
 def test_all_heads_are_listed():
-    assert list_heads() == ["classes", "labels", "numbers", "positions", "tokens", "values", "embedding"]
+    assert list_heads() == ["classes", "labels", "numbers", "embedding", "positions", "tokens", "values"]
     assert create_model("lambda_encoder_tiny").objective.name == "classes"
     assert create_model("lambda_encoder_tiny").num_classes == 2
 
