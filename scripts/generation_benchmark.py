@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from benchmarks.command_line import add_machine, add_results, open_recorder
 from benchmarks.machine import Peak, available_memory, describe, give_back_freed, timed
-from benchmarks.measuring import Limits, WrongResultError, in_fresh_process
+from benchmarks.measuring import Limits, WrongResultError, recorded
 from benchmarks.recording import Record
 from benchmarks.reporting import Series, Table, number, plot_curves, seconds, show, size
 
@@ -52,12 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for kind in options.kinds
     ]
     limits = Limits(int(0.9 * available_memory()), options.deadline, threads=options.threads, device=options.device)
-
-    def one(key: Record) -> Record:
-        outcome = in_fresh_process(measure, key, limits=limits)
-        return {"status": outcome.status, "message": outcome.message, **(outcome.value or {})}
-
-    recorder.run(keys, lambda key: f"{key['kind']}, {key['context']:,}, round {key['round'] + 1}", one)
+    run = partial(recorded, measure, limits=limits)
+    recorder.run(keys, lambda key: f"{key['kind']}, {key['context']:,}, round {key['round'] + 1}", run)
     found, lines = best(recorder.records), growth(recorder.records)
     notes = [f"{kind}: {line}" for kind, line, _ in lines]
     failures = [record for record in recorder.records if record["status"] != "measured"]

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from benchmarks.command_line import add_machine, add_results, open_recorder, positive
 from benchmarks.machine import Peak, available_memory, describe, give_back_freed, timed
-from benchmarks.measuring import Limits, WrongResultError, in_fresh_process
+from benchmarks.measuring import Limits, WrongResultError, recorded
 from benchmarks.recording import Record
 from benchmarks.reporting import Table, number, seconds, show, size
 from torch import Tensor
@@ -49,12 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for kind in options.kinds
     ]
     limits = Limits(int(0.9 * available_memory()), options.deadline, threads=options.threads, device=options.device)
-
-    def one(key: Record) -> Record:
-        outcome = in_fresh_process(measure, key, limits=limits)
-        return {"status": outcome.status, "message": outcome.message, **(outcome.value or {})}
-
-    recorder.run(keys, lambda key: f"{key['kind']}, {key['gradient']}, {key['length']:,}", one)
+    run = partial(recorded, measure, limits=limits)
+    recorder.run(keys, lambda key: f"{key['kind']}, {key['gradient']}, {key['length']:,}", run)
     found = [{**record["key"], **record} for record in recorder.records if record["status"] == "measured"]
     lines = growth(found)
     failures = [record for record in recorder.records if record["status"] != "measured"]

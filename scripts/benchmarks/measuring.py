@@ -140,6 +140,12 @@ def in_fresh_process(
         receive.close()
 
 
+def recorded(function: Callable[..., Any], *arguments: Any, limits: Limits) -> dict[str, Any]:
+    """What to keep of a function in a fresh process: "status", "message", and the dict it returns if all is well."""
+    outcome = in_fresh_process(function, *arguments, limits=limits)
+    return {"status": outcome.status, "message": outcome.message, **(outcome.value or {})}
+
+
 def _child(send: Connection, threads: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     warnings.simplefilter("ignore")  # those of other packages

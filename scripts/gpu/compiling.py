@@ -8,7 +8,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, redirect_stdout
-from dataclasses import dataclass, replace
 from io import StringIO
 from types import ModuleType
 from typing import Any
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lambda_seq.functional import launching, summing, triton_content, triton_scan
-from lambda_seq.functional.algorithm import REGISTRIES
+from lambda_seq.functional.algorithm import REGISTRIES, Shape
 from lambda_seq.functional.position import triton_lambdas, triton_weights
 from lambda_seq.functional.problem import Sizes
 
@@ -26,25 +25,10 @@ KINDS = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16"
 CONTENT = {"content": triton_content, "scan": triton_scan}  # modules of kernels, by their registry
 
 
-@dataclass(frozen=True)
-class Shape:
-    """A problem that launches are taken from; the letters of `Sizes`."""
-
-    H: int
-    K: int
-    V: int
-    Y: int
-    RY: int
-    RX: int
-    U: int = 1
-    X: int = 5000
-    key_norm: str = "softmax"
-
-
 SHAPES = {
-    "sequence": Shape(H=4, K=16, V=64, Y=1, RY=1, RX=63),
-    "largest": Shape(H=1, K=64, V=128, Y=7, RY=5, RX=23),
-    "intra": Shape(H=3, K=5, V=9, Y=1, RY=1, RX=7, U=2, key_norm="l2"),
+    "sequence": Shape(2, 4, 1, 16, 64, 1, 5000, 1, 63),
+    "largest": Shape(2, 1, 1, 64, 128, 7, 5000, 5, 23),
+    "intra": Shape(2, 3, 2, 5, 9, 1, 5000, 1, 7, key_norm="l2"),
 }
 
 
@@ -81,7 +65,7 @@ def forms(dtype: torch.dtype, shape: Shape, lengths: Iterable[int]) -> Counter[s
     """In how many forms each kernel is launched, and so would be compiled, for inputs of these lengths."""
     found = _Forms(dtype)
     for length in lengths:
-        _launch(found, replace(shape, X=length), ("position", *CONTENT))
+        _launch(found, shape._replace(X=length), ("position", *CONTENT))
     return Counter(found.forms.values())
 
 
@@ -154,22 +138,22 @@ def _launch(forms: _Forms, shape: Shape, parts: Sequence[str]) -> None:
 def _positions(shape: Shape, dtype: torch.dtype) -> None:
     """Launch what position lambdas take, with a content lambda and without."""
     s = shape
-    sizes = Sizes(2, s.H, s.U, s.K, s.V, s.Y, s.X, s.RY, s.RX, (s.RY // 2, s.RX // 2))
+    sizes = Sizes(s.B, s.H, s.U, s.K, s.V, s.Y, s.X, s.RY, s.RX, (s.RY // 2, s.RX // 2))
     widths = ((s.H, s.V), (s.H, s.K), (s.U, s.V))
-    grad, query, value = (torch.empty(2, C, s.Y, s.X, D, device="meta", dtype=dtype) for C, D in widths)
+    grad, query, value = (torch.empty(s.B, C, s.Y, s.X, D, device="meta", dtype=dtype) for C, D in widths)
     embedding = torch.empty(s.U, s.K, s.RY, s.RX, device="meta", dtype=dtype)
     for module in (triton_weights, triton_lambdas):
-        for lambdas in ((), (torch.empty(2, s.K, s.V, device="meta"),)):
+        for lambdas in ((), (torch.empty(s.B, s.K, s.V, device="meta"),)):
             module.forward(query, value, embedding, sizes, *lambdas)
             module.backward(grad, query, value, embedding, sizes, *lambdas)
 
 
 def _content(part: str, module: ModuleType, shape: Shape, dtype: torch.dtype) -> None:
     """Launch what a content lambda takes; the causal one with the largest state that it is for."""
-    s, registry = shape, REGISTRIES[part]
-    width, depth = (min(s.K, 16 if dtype == torch.float32 else 32), min(s.V, 64)) if part == "scan" else (s.K, s.V)
-    wanted = registry.right[0]._replace(B=2, H=s.H, U=s.U, K=width, V=depth, X=s.X, key_norm=s.key_norm)
-    case = registry.case(wanted, torch.device("meta"), dtype)
+    s = shape._replace(Y=1, RY=1, RX=1)
+    if part == "scan":
+        s = s._replace(K=min(s.K, 16 if dtype == torch.float32 else 32), V=min(s.V, 64))
+    case = REGISTRIES[part].case(s, torch.device("meta"), dtype)
     module.forward(*case.tensors, case.option)
     module.backward(*case.grads, *case.tensors, case.option)
 

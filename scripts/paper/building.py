@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,6 +21,28 @@ def build(name: str, options: dict[str, Any], size: int) -> LambdaResNet:
     if model.image_size is not None and size > min(model.image_size):
         model = build(name, {**options, "image_size": size}, 0)
     return model
+
+
+@dataclass(frozen=True)
+class TrainingOf(ABC):
+    """Makes a training step of a network, forward, backward and SGD with momentum; called in a process of its own."""
+
+    name: str
+    options: dict[str, Any]
+    size: int
+    batch: int
+    precision: str
+    device: str
+    materialised: bool = False
+
+    @abstractmethod
+    def __call__(self) -> Step:
+        """The step, with everything that it needs but activations and gradients."""
+
+    @property
+    def half(self) -> torch.autocast:
+        """The context of the forward pass."""
+        return torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16-mixed")
 
 
 def step_of(model: nn.Module, loss_function: Callable[[], torch.Tensor], name: str) -> Step:

@@ -10,7 +10,7 @@ from benchmarks.measuring import NotInstalledError, Step, WrongResultError
 from torch import Tensor, nn
 
 from lambda_seq.models import Model
-from paper.building import build, step_of
+from paper.building import TrainingOf, build, step_of
 
 CLASSES = 80  # of COCO
 PROPOSALS, DETECTIONS = 1000, 100  # of a picture, once trained: boxes that the heads look at, and that get masks
@@ -100,27 +100,18 @@ class Scenes:
         return pictures, targets
 
 
-@dataclass(frozen=True)
-class DetectorTraining:
-    """Makes a training step of Mask R-CNN on a network; as `paper.figures.Training`."""
-
-    name: str
-    options: dict[str, Any]
-    size: int
-    batch: int
-    precision: str
-    device: str
-    materialised: bool = False
+class DetectorTraining(TrainingOf):
+    """A training step of Mask R-CNN on a network."""
 
     def __call__(self) -> Step:
-        """The step, with everything that it needs but activations and gradients."""
+        """The step, on generated pictures."""
         torch.manual_seed(0)
         with torch.device(self.device):
             detector = make_detector(build(self.name, self.options, self.size), self.size).train()
         pictures, targets = Scenes(self.size, self.batch, self.device)()
 
         def loss() -> Tensor:
-            with torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16-mixed"):
+            with self.half:
                 parts = detector(pictures, targets)
             if len(parts) != 5:
                 raise WrongResultError(f"{self.name}: losses are {', '.join(parts)}; expected five, with loss_mask")

@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from lambda_seq.layers import LambdaLayer2d
 from lambda_seq.layers.attention import AxialAttention, LinearAttention, LocalAttention, RelativeAttention
 from lambda_seq.models import LambdaResNet, count_flops
-from paper.building import build, step_of
+from paper.building import TrainingOf, build, step_of
 from paper.detectors import DetectorTraining, Products, make_detector
 from paper.rows import Row
 
@@ -94,20 +94,11 @@ def map_numbers(model: LambdaResNet, size: int, batch: int = BATCH) -> Iterator[
                 yield layer.dim_intra * layer.dim_key * pairs
 
 
-@dataclass(frozen=True)
-class Training:
-    """Makes a training step of a network, forward, backward and SGD with momentum; called in a process of its own."""
-
-    name: str
-    options: dict[str, Any]
-    size: int
-    batch: int
-    precision: str
-    device: str
-    materialised: bool = False
+class Training(TrainingOf):
+    """A training step of a network by itself."""
 
     def __call__(self) -> Step:
-        """The step, with everything that it needs but activations and gradients."""
+        """The step, on random pictures."""
         torch.manual_seed(0)
         with torch.device(self.device):
             model = build(self.name, self.options, self.size).train()
@@ -116,8 +107,7 @@ class Training:
 
         def loss() -> torch.Tensor:
             kernels = sdpa_kernel(SDPBackend.MATH) if self.materialised else nullcontext()
-            half = torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16-mixed")
-            with kernels, half:
+            with kernels, self.half:
                 return loss_of(model(x), target)
 
         return step_of(model, loss, self.name)
@@ -134,7 +124,7 @@ def loss_of(output: torch.Tensor | list[torch.Tensor], target: torch.Tensor) -> 
 class WarmUp:
     """One step with small pictures: it loads code that is no part of a measurement."""
 
-    training: Training | DetectorTraining
+    training: TrainingOf
 
     def __call__(self) -> None:
         """Take the step."""

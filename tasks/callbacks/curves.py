@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from lambda_seq.tasks.checkpointing.storage import PARTIAL
+from lambda_seq.tasks.checkpointing.storage import replacing
 from lambda_seq.tasks.weighing import steps_with
 
 SCORES = {"accuracy": "Accuracy", "bits_per_byte": "Bits per byte"}  # metric: title of its panel
@@ -117,9 +117,8 @@ def draw(points: dict[str, list[list[float]]], path: Path) -> None:
         loss.set_ylim(bottom=0)
         rate.set_ylim(bottom=0)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + PARTIAL)  # a kill leaves no half of a picture
-        figure.savefig(partial, format="png")
-        partial.replace(path)
+        with replacing(path) as partial:
+            figure.savefig(partial, format="png")
 
 
 def _line(axes: Axes, points: list[list[float]] | None, colour: str, label: str, **style: Any) -> None:

@@ -13,7 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
-from lambda_seq.tasks.checkpointing.storage import BEST, LAST, PARTIAL, check_writable, fingerprint, previous
+from lambda_seq.tasks.checkpointing.storage import BEST, LAST, PARTIAL, check_writable, fingerprint, previous, replacing
 
 try:
     import fcntl
@@ -72,9 +72,8 @@ def begin(folders: Iterable[Path], begun: Path | None) -> None:
             "begun": None if begun is None else str(begun.absolute()),
         }
         folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / (NOTE + PARTIAL)
-        partial.write_text(json.dumps(noted) + "\n", encoding="utf-8")
-        partial.replace(folder / NOTE)
+        with replacing(folder / NOTE) as partial:
+            partial.write_text(json.dumps(noted) + "\n", encoding="utf-8")
 
 
 def check_replaces(output: Path, best: Path, last: Path, given: str | None, *, overwrite: bool) -> None:

@@ -12,7 +12,8 @@ import struct
 import sys
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -220,6 +221,14 @@ def check_places(files: Mapping[str, Path], folders: Mapping[str, Path]) -> None
             )
         if not os.access(found, os.W_OK | os.X_OK):
             raise ValueError(f"{option}: {found} is read-only; allow writing there, or give another name")
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """A file beside this one, to be written, which then takes its place: a kill leaves no half of it."""
+    partial = file.with_name(file.name + PARTIAL)
+    yield partial
+    partial.replace(file)
 
 
 def check_writable(folder: Path) -> None:

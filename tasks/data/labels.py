@@ -63,11 +63,16 @@ def strata(labels: np.ndarray) -> np.ndarray:
     """Groups (n,) of rows that are alike: their classes; of several labels the rarest of each; of numbers, tenths."""
     if labels.ndim == 1:
         return labels
-    if np.isin(labels, (0, 1)).all():
+    if _are_flags(labels):
         rarity = np.where(labels > 0, -labels.sum(0), -np.inf)  # (n, labels)
         return np.where(labels.any(1), rarity.argmax(1), labels.shape[1])
     ranks = np.argsort(np.argsort(labels[:, 0], kind="stable"), kind="stable")
     return ranks * 10 // max(len(labels), 1)
+
+
+def _are_flags(labels: np.ndarray) -> bool:
+    """Whether labels (n, names) are 0 or 1 of each, and no numbers."""
+    return bool(np.isin(labels, (0, 1)).all())
 
 
 def rows_with(labels: np.ndarray, names: int) -> np.ndarray:
@@ -333,7 +338,7 @@ def carve(rows: Rows, fraction: float, seed: int) -> tuple[Rows, Rows]:
     chosen = np.zeros(len(rows), dtype=bool)
     chosen[by_class[places.astype(int)]] = True
     _keep_classes(classes, chosen, by_class)
-    if rows.labels.ndim == 1 or np.isin(rows.labels, (0, 1)).all():
+    if rows.labels.ndim == 1 or _are_flags(rows.labels):
         names = int(rows.labels.max()) + 1 if rows.labels.ndim == 1 else rows.labels.shape[1]
         left, every = (rows_with(labels, names) for labels in (rows.labels[~chosen], rows.labels))
         if lost := int(((left == 0) & (every > 0)).sum()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +86,9 @@ def has_outlines(content: dict[str, Any]) -> bool:
     return all(one.get("segmentation") for one in content["annotations"])
 
 
+@lru_cache
 def read_json(file: Path) -> dict[str, Any]:
-    """An object of a JSON file.
+    """An object of a JSON file, which may take a minute; kept until `read_json.cache_clear()`.
 
     Raises:
         ValueError: it is damaged, or holds something else.

@@ -17,7 +17,7 @@ from lambda_seq.tasks.data.loading import EpochSampler, ResumableLoader
 from lambda_seq.tasks.data.reading.sources import is_saved
 from lambda_seq.tasks.detection import scenes
 from lambda_seq.tasks.detection.checking import checked
-from lambda_seq.tasks.detection.coco import find_annotations, read_coco
+from lambda_seq.tasks.detection.coco import find_annotations, read_coco, read_json
 from lambda_seq.tasks.detection.folders import find_metadata, photos, read_metadata
 from lambda_seq.tasks.detection.records import Album, Picture, decoded
 from lambda_seq.tasks.detection.requirements import require
@@ -119,7 +119,7 @@ class DetectionData(Data):
 
         Raises:
             FileNotFoundError: there are no such data, or photos are missing.
-        ConnectionError: `path` can only be a name on the hub, which cannot be reached.
+            ConnectionError: `path` can only be a name on the hub, which cannot be reached.
             ValueError: a mistake in a file, which is named; see `tasks.detection.checking`.
         """
         if self.path == scenes.NAME:
@@ -144,9 +144,12 @@ class DetectionData(Data):
         root = Path(self.path).expanduser()
         if not root.exists() or is_saved(root) or (root.is_file() and holds_rows(root)):
             return read_rows(self.path, self.subset)
-        files = find_annotations(root, self.annotations, self.masks)
-        if "train" in files:
-            return {name: read_coco(file, root, self.images, name) for name, file in files.items()}
+        try:
+            files = find_annotations(root, self.annotations, self.masks)
+            if "train" in files:
+                return {name: read_coco(file, root, self.images, name) for name, file in files.items()}
+        finally:
+            read_json.cache_clear()  # gigabytes, of COCO
         files = find_metadata(root) if root.is_dir() else {}
         if "train" in files:
             return read_metadata(files)

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lambda_seq.tasks.callbacks.predictions import PredictionFile
-from lambda_seq.tasks.checkpointing.storage import PARTIAL
+from lambda_seq.tasks.checkpointing.storage import replacing
 from lambda_seq.tasks.detection.sheet import Seen, draw
 from lambda_seq.tasks.detection.turns import in_turn
 
@@ -127,17 +127,15 @@ class DetectionFiles(Callback):
         stem = Path(trainer.default_root_dir) / stage
         stem.parent.mkdir(parents=True, exist_ok=True)
         figures = {f"{stage}/{name}": value for name, value in module.overall.items()}
-        _replace(stem.with_name(f"{stage}_figures.json"), {"figures": figures, "classes": module.by_class})
+        _write_json(stem.with_name(f"{stage}_figures.json"), {"figures": figures, "classes": module.by_class})
         self._write(stem.with_name(f"{stage}_detections"), module)
 
     def _write(self, stem: Path, module: Any) -> None:
-        _replace(stem.with_name(f"{stem.name}.json"), [row for rows in self.rows for row in rows])
+        _write_json(stem.with_name(f"{stem.name}.json"), [row for rows in self.rows for row in rows])
         if self.seen:
             draw(self.seen, module.classes, stem.with_name(f"{stem.name}.png"))
 
 
-def _replace(file: Path, content: Any) -> None:
-    """Write a file, whole at any time."""
-    partial = file.with_name(file.name + PARTIAL)
-    partial.write_text(json.dumps(content) + "\n", encoding="utf-8")
-    partial.replace(file)
+def _write_json(file: Path, content: Any) -> None:
+    with replacing(file) as partial:
+        partial.write_text(json.dumps(content) + "\n", encoding="utf-8")

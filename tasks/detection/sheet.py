@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from lambda_seq.tasks.callbacks.pictures import GAP, RIGHT
+from lambda_seq.tasks.checkpointing.storage import replacing
 
 PAIRS = 2  # pictures side by side
 SURE = 0.5  # least score of a box that is drawn
@@ -48,7 +49,8 @@ def draw(seen: list[Seen], classes: list[str], path: Path) -> None:
             if one.truth is not None:
                 _draw(panels[step * place + 1], one.pixels, one.truth, classes, "true", GAP)
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
+        with replacing(path) as partial:
+            figure.savefig(partial, format="png")
 
 
 def _draw(axes: Axes, pixels: np.ndarray, objects: dict[str, Any], classes: list[str], title: str, colour: str) -> None:

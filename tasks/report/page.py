@@ -20,7 +20,7 @@ import lambda_seq
 from lambda_seq.models.inputs import INPUTS
 from lambda_seq.tasks.callbacks.configuration import CONFIG
 from lambda_seq.tasks.callbacks.curves import scores_in
-from lambda_seq.tasks.checkpointing.storage import PARTIAL
+from lambda_seq.tasks.checkpointing.storage import replacing
 from lambda_seq.tasks.data.labels import rows_with
 from lambda_seq.tasks.report import charts, media
 from lambda_seq.tasks.report.findings import Findings
@@ -70,9 +70,8 @@ def write_page(run: Run, file: Path) -> Path | None:
     """Write the page of a run. What goes wrong is said, and costs the run nothing else."""
     try:
         text = render(context(run))
-        partial = file.with_name(file.name + PARTIAL)  # a kill leaves no half of a page
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(file)
+        with replacing(file) as partial:
+            partial.write_text(text, encoding="utf-8")
     except Exception as error:  # the fit is done, and stays so
         print(f"{file} could not be made ({type(error).__name__}: {error}); all else of this fit is done")
         return None

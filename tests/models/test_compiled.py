@@ -9,6 +9,7 @@ from lambda_seq import create_model
 
 SMALL = {"dim": 16, "depth": 1, "heads": 2, "dim_key": 4, "scope": 5}
 NETWORKS = {
+    "encoder": ("lambda_encoder", SMALL),
     "encoder, batch norms behind convolutions": ("lambda_encoder", {**SMALL, "norm": "batch", "strides": [2]}),
     "encoder, attention pool, multi-scale": (
         "lambda_encoder",

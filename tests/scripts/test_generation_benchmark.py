@@ -68,6 +68,6 @@ def test_a_wrong_stream_is_noticed():
 
 def test_a_failure_is_told(tmp_path, monkeypatch, capsys):
     broken = SimpleNamespace(status="failed", message="it broke", value=None)
-    monkeypatch.setattr(benchmark, "in_fresh_process", lambda *given, **options: broken)
+    monkeypatch.setattr("benchmarks.measuring.in_fresh_process", lambda *given, **options: broken)
     assert benchmark.main([*TINY, "--contexts", "64", "--kinds", "local", "--out", str(tmp_path)]) == 1
     assert "it broke" in capsys.readouterr().out

@@ -176,12 +176,9 @@ def test_help_explains_options(cli):
         assert words in shown
 
 
-@pytest.mark.slow(seconds=45)
+@pytest.mark.slow(seconds=240)
 def test_generated_tones_are_learned(cli):
-    """By what the recipe chooses, but for a smaller network, and no changes of the clips, which make learning slow."""
-    plain = ("speed=0", "equalizer=0", "shift=0.05", "noise=[40,50]")
-    small = ("--model.options.dim=32", "--model.options.dropout=0", "--data.batch_size=16", "--trainer.max_epochs=8")
-    cli("fit", *CONFIG, *QUIET, *(f"--data.augmentation.{change}" for change in plain), *small)
+    cli("fit", *CONFIG, *QUIET)
     summary = json.loads(Path("outputs/audio_classification/summary.json").read_text())
     assert summary["test/accuracy"] >= 0.9
 

@@ -15,6 +15,7 @@ mask_runs = pytest.importorskip("pycocotools.mask")
 
 from lambda_seq.tasks.detection import DetectionData, scenes  # noqa: E402
 from lambda_seq.tasks.detection.changes import Changes, fitted  # noqa: E402
+from lambda_seq.tasks.detection.coco import read_json  # noqa: E402
 
 SPLITS = {"train": 5, "val": 3}
 
@@ -59,6 +60,15 @@ def test_coco(folder):
             assert item["x"][:, mask.bool()].min() >= 150
     assert items[4]["target"]["boxes"].shape == (0, 4)  # a photo of nothing stays
     assert items[4]["target"]["masks"].shape == (0, *items[4]["x"].shape[1:])
+
+
+def test_each_file_is_parsed_once_and_forgotten(folder, monkeypatch):
+    """Those of COCO take a minute, and gigabytes."""
+    parsed, loads = [], json.loads
+    monkeypatch.setattr("lambda_seq.tasks.detection.coco.json.loads", lambda text: parsed.append(text) or loads(text))
+    splits = data(folder).splits
+    assert len(parsed) == len(set(parsed)) == len(splits)
+    assert read_json.cache_info().currsize == 0
 
 
 def test_crowds_and_boxes_of_no_area(folder, caplog):
