@@ -27,6 +27,12 @@ Values = Tensor | np.ndarray | Sequence[float] | float
 BINS = 15  # of confidence, as in C. Guo et al., On Calibration of Modern Neural Networks, ICML 2017
 MATRIX_CLASSES = 1000  # most classes that a confusion matrix is counted for
 FAST: dict[str, Any] = {"validate_args": False}  # the data module has checked the labels
+LESS = ("loss", "error", "perplexity", "bits_per_byte", "mae", "rmse")  # figures of which less is better end so
+
+
+def direction(name: str) -> int:
+    """1 if more of a figure is better, −1 if less is, such as of val/loss."""
+    return -1 if name.endswith(LESS) else 1
 
 
 def training_metrics(classes: int) -> MetricCollection:

@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 
 from lambda_seq.tasks import INSTALL
-from lambda_seq.tasks.baselines.fitted import BETTER
+from lambda_seq.tasks.baselines.fitted import COMPARED
 from lambda_seq.tasks.baselines.registry import fit_baseline
 from lambda_seq.tasks.data.base import Data
 
@@ -22,7 +22,7 @@ def check_comparable(task: Any) -> None:
         ValueError: it has no figure that a baseline has, too.
         ModuleNotFoundError: scikit-learn is missing.
     """
-    if getattr(task, "compared", None) not in BETTER:
+    if getattr(task, "compared", None) not in COMPARED:
         raise ValueError(
             f"baseline=True: {type(task).__name__} learns something else than baselines do, which tell classes apart "
             "or predict the next token; leave it out"

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lambda_seq.tasks.metrics import direction
+
 FILE = "baseline.json"
-# Figures that a network is compared by: whether more or less is better
-BETTER = {"accuracy": 1, "bits_per_byte": -1, "f1": 1, "rmse": -1}
+COMPARED = ("accuracy", "bits_per_byte", "f1", "rmse")  # figures that a network is compared by
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,14 @@ class Fitted:
         Args:
             network: its figures, by name without the stage.
             stage: "val" or "test".
-            compared: the figure that they are compared by, see `BETTER`.
+            compared: the figure that they are compared by, see `COMPARED`.
         """
         own, theirs = self.figures.get(stage, {}).get(compared), network.get(compared)
         if own is None or theirs is None:
             return None
         said = f"the baseline ({self.name}) reaches {shown(own)}, the network {shown(theirs)}"
         words = compared.replace("_", " ")
-        if (theirs - own) * BETTER[compared] > 0:
+        if (theirs - own) * direction(compared) > 0:
             return f"{stage} {words}: {said}"
         if shown(own) == shown(theirs):
             return f"{stage} {words}: {said}: no better than the baseline"

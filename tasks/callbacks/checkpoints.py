@@ -19,6 +19,7 @@ from lambda_seq.tasks.checkpointing.runs import begin
 from lambda_seq.tasks.checkpointing.storage import BEST, LAST, check_writable, damage
 from lambda_seq.tasks.data.base import Data
 from lambda_seq.tasks.data.reading.notes import note
+from lambda_seq.tasks.metrics import direction
 from lambda_seq.tasks.strategies.stopping import StopRequest, end_when_asked
 
 NOTES = "last_checkpoint"  # where a checkpoint says what `LastCheckpoint` has to know of it
@@ -40,7 +41,7 @@ class BestCheckpoint(ModelCheckpoint):
             dirpath=dirpath,
             filename=Path(BEST).stem,
             monitor=monitor,
-            mode=mode or ("min" if monitor.endswith(("loss", "error", "mae", "rmse")) else "max"),
+            mode=mode or ("max" if direction(monitor) > 0 else "min"),
             save_on_train_epoch_end=False,  # at the end of validation, which a stop in mid-epoch does not reach
             enable_version_counter=False,
         )

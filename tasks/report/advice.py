@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from lambda_seq.tasks.baselines.fitted import BETTER, shown
+from lambda_seq.tasks.baselines.fitted import COMPARED, shown
+from lambda_seq.tasks.metrics import direction
 
 Points = Mapping[str, Sequence[Sequence[float]]]  # name -> [step, value] in order, as `Curves` keeps them
 
@@ -43,7 +44,7 @@ def of_fitting(points: Points, compared: str | None) -> list[str]:
         points: of the training.
         compared: the figure that the task is judged by, see `tasks.baselines.fitted`; None for its loss.
     """
-    name, better = (compared, BETTER[compared]) if compared in BETTER else ("loss", -1)
+    name, better = (compared, direction(compared)) if compared in COMPARED else ("loss", -1)
     own = points.get(f"train/{name}") or points.get("train/loss_epoch" if name == "loss" else "")
     theirs = points.get(f"val/{name}")
     if not own or not theirs:
@@ -109,7 +110,7 @@ def of_baselines(final: Mapping[str, Any], compared: str | None, recipe: str | N
         compared: the figure that a baseline is compared by; None for none.
         recipe: that has chosen sizes and rates; None for none.
     """
-    if compared not in BETTER:
+    if compared not in COMPARED:
         return []
     said = []
     hint = "Try a --recipe, which chooses sizes and rates by the data, or more --trainer.max_epochs"
@@ -119,7 +120,7 @@ def of_baselines(final: Mapping[str, Any], compared: str | None, recipe: str | N
         stage, _, rest = name.partition("/baseline_")
         rules = rest == compared or (compared == "accuracy" and rest not in (*OTHERS, "majority"))
         own = final.get(f"{stage}/{compared}")
-        if not rest or not rules or own is None or (own - theirs) * BETTER[compared] > 0:
+        if not rest or not rules or own is None or (own - theirs) * direction(compared) > 0:
             continue
         words = compared.replace("_", " ")
         said.append(f"not above the baseline: {words} {shown(own)}, and {name} {shown(theirs)}. {hint}")

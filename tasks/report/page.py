@@ -22,6 +22,7 @@ from lambda_seq.tasks.callbacks.configuration import CONFIG
 from lambda_seq.tasks.callbacks.curves import scores_in
 from lambda_seq.tasks.checkpointing.storage import replacing
 from lambda_seq.tasks.data.labels import rows_with
+from lambda_seq.tasks.metrics import direction
 from lambda_seq.tasks.report import charts, media
 from lambda_seq.tasks.report.findings import Findings
 from lambda_seq.tasks.report.occlusion import explained
@@ -33,8 +34,6 @@ LISTED = 100  # most classes in the table; of more those with the smallest F1
 CONFUSED = 12  # pairs of classes that are listed as mistaken for one another
 GROUPS = 8  # of rows of similar length
 LIBRARIES = ("torch", "lightning", "numpy")
-# Others: more is better
-BETTER = {"loss": -1, "calibration_error": -1, "bits_per_byte": -1, "perplexity": -1, "mae": -1, "rmse": -1}
 SPLITS = {"val": "validation", "test": "test", "train": "training"}
 
 
@@ -123,7 +122,7 @@ def figures(final: Mapping[str, float], stage: str) -> list[dict[str, Any]]:
         value, baseline = network.get(name), rules.get(name)
         better = None
         if value is not None and baseline is not None:
-            better = (value - baseline) * BETTER.get(name, 1) > 0
+            better = (value - baseline) * direction(name) > 0
         said = "accuracy of the most frequent class" if name == "majority" else name.replace("_", " ")
         rows.append({"name": said, "value": value, "baseline": baseline, "better": better})
     return rows

@@ -15,6 +15,7 @@ from lambda_seq.tasks.callbacks.checkpoints import BestCheckpoint, LastCheckpoin
 from lambda_seq.tasks.callbacks.finite import PATIENCE, finite_weights
 from lambda_seq.tasks.classification import Classification
 from lambda_seq.tasks.language_modelling import LanguageModelling
+from lambda_seq.tasks.metrics import direction
 from lambda_seq.tasks.pretraining import MaskedPretraining
 
 FACTS = {"labels": ["a", "b"], "input": "features", "options": {"num_classes": 2, "in_channels": 2}}
@@ -188,3 +189,18 @@ def test_answers_to_a_validation_or_test_that_are_not_finite_are_said(tmp_path, 
     assert "warning: test/loss is nan at step 4: some answers are not finite" in capsys.readouterr().err
     fit(tmp_path, rows(4), num_sanity_val_steps=0)
     assert "val/loss" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("monitor", "mode"),
+    [
+        *(
+            (f"val/{name}", "min")
+            for name in ("loss", "calibration_error", "perplexity", "bits_per_byte", "mae", "rmse")
+        ),
+        *((f"val/{name}", "max") for name in ("accuracy", "f1", "f1_micro", "r2", "average_precision", "box_ap")),
+    ],
+)
+def test_which_of_two_figures_is_better(monitor, mode, tmp_path):
+    assert BestCheckpoint(monitor, dirpath=str(tmp_path)).mode == mode
+    assert direction(monitor) == (1 if mode == "max" else -1)
