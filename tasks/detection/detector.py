@@ -11,6 +11,7 @@ padded to one size. Here no layer sees the padding, so that a picture has the sa
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN, MaskRCNN
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import AnchorGenerator, RegionProposalNetwork, RPNHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
@@ -45,6 +46,7 @@ class Sizes(NamedTuple):
         detections: boxes per picture, at most.
         threshold: least score of a box.
         samples: proposals of a picture that the heads learn from.
+        head_norm: whether the heads have group norms, and four convolutions in front of the two layers.
     """
 
     channels: int = 256
@@ -53,6 +55,7 @@ class Sizes(NamedTuple):
     detections: int = 100
     threshold: float = 0.05
     samples: int = 512
+    head_norm: bool = False
 
 
 def make_detector(
@@ -91,8 +94,8 @@ def make_detector(
         "rpn_anchor_generator": anchors,
         "rpn_head": MaskedHead(sizes.channels, len(ASPECTS)),
         "rpn_score_thresh": torch.finfo(torch.float32).tiny,  # none of what is not real
-        "box_roi_pool": _aligned(names, BOX, strides, sizes.anchor_scale),
-        "box_head": TwoMLPHead(sizes.channels * BOX**2, sizes.head_width),
+        "box_roi_pool": _aligned(names, BOX, strides),
+        "box_head": _box_head(sizes),
         "box_predictor": FastRCNNPredictor(sizes.head_width, classes + 1),
         "box_detections_per_img": sizes.detections,
         "box_score_thresh": sizes.threshold,
@@ -103,8 +106,8 @@ def make_detector(
     if masks:
         kind, width = MaskRCNN, sizes.channels
         options |= {
-            "mask_roi_pool": _aligned(names, MASK, strides, sizes.anchor_scale),
-            "mask_head": MaskRCNNHeads(width, (width,) * 4, 1),
+            "mask_roi_pool": _aligned(names, MASK, strides),
+            "mask_head": MaskRCNNHeads(width, (width,) * 4, 1, norm_layer=grouped if sizes.head_norm else None),
             "mask_predictor": MaskRCNNPredictor(width, width, classes + 1),
         }
     detector = kind(backbone, **options)
@@ -114,14 +117,25 @@ def make_detector(
     return detector
 
 
-def _aligned(names: list[str], cells: int, strides: list[int], anchor_scale: float) -> MultiScaleRoIAlign:
+def _box_head(sizes: Sizes) -> nn.Module:
+    width = sizes.channels
+    if not sizes.head_norm:
+        return TwoMLPHead(width * BOX**2, sizes.head_width)
+    return FastRCNNConvFCHead((width, BOX, BOX), [width] * 4, [sizes.head_width] * 2, norm_layer=grouped)
+
+
+def grouped(channels: int) -> nn.GroupNorm:
+    """Norms of an object's channels, in 16 groups or as many as divide them: none of other objects or pictures."""
+    return nn.GroupNorm(math.gcd(channels, 16), channels)
+
+
+def _aligned(names: list[str], cells: int, strides: list[int]) -> MultiScaleRoIAlign:
     pool = BorderedAlign(names, cells, 2)
     pool.scales = [1 / stride for stride in strides]
-    # Of strides 4 to 32 and usual anchors, an object of 224 pixels is cut out of the map of stride 16
+    # T.-Y. Lin et al., equation 1: an object of 14 cells of a map is cut out of it, of 224 pixels out of that of stride 16
     usual = strides[-2] if len(strides) > 1 else strides[-1]
     finest, coarsest, middle = (stride.bit_length() - 1 for stride in (strides[0], strides[-1], usual))
-    canonical = round(224 / 16 / 8 * anchor_scale * usual)
-    pool.map_levels = initLevelMapper(finest, coarsest, canonical_scale=canonical, canonical_level=middle)
+    pool.map_levels = initLevelMapper(finest, coarsest, canonical_scale=14 * usual, canonical_level=middle)
     return pool
 
 

@@ -51,6 +51,8 @@ class Detection(Training):
         detections: boxes per picture, at most.
         threshold: least score of a box.
         samples: proposals of a picture that the heads learn from.
+        head_norm: group norms in the heads, and four convolutions in front of the layers that say what a box holds, as
+            suits training from scratch (K. He, R. Girshick, P. Dollár, "Rethinking ImageNet Pre-training", ICCV 2019).
         facts: what a data module says of its data; default: those of the trainer's.
         training: as for `Training`.
 
@@ -75,6 +77,7 @@ class Detection(Training):
         detections: int = 100,
         threshold: float = 0.05,
         samples: int = 512,
+        head_norm: bool = False,
         facts: Facts | dict[str, Any] | None = None,
         **training: Any,
     ) -> None:
@@ -98,7 +101,7 @@ class Detection(Training):
                 "network, such as lambda_resnet50"
             )
         self.init_from, self.freeze_norms = init_from, freeze_norms
-        self.sizes = (channels, head_width, anchor_scale, detections, threshold, samples)
+        self.sizes = (channels, head_width, anchor_scale, detections, threshold, samples, head_norm)
         self.begin(facts)
 
     def build(self, facts: Facts | Mapping[str, Any] | None) -> None:
