@@ -74,7 +74,7 @@ def backward_in_pieces(
     if x.ndim < 2 or not x.shape[1]:
         raise ValueError(f"x has the shape {tuple(x.shape)}: expected (B, N, ...) with N ≥ 1 positions")
     state = model.init_state(x.shape[0]) if state is None else state
-    parts: list[Tensor] = []
+    total: Tensor | None = None  # a list of the losses of all pieces would grow with the sequence
 
     def piece(where: slice, state: S) -> tuple[Tensor | None, S]:
         output, state = model.step(x[:, where], state)
@@ -89,10 +89,10 @@ def backward_in_pieces(
         if part is not None:
             if cut:
                 part.backward()
-            parts.append(part.detach() if cut else part)
-    if not parts:
+                part = part.detach()
+            total = part if total is None else total + part
+    if total is None:
         raise ValueError("loss: it returned None for all pieces")
-    total = torch.stack(parts).sum()
     if not cut:
         total.backward()
     return total.detach(), state.detach()

@@ -1,5 +1,7 @@
 """Gradients of sequences in pieces: those of the whole, or cut where a piece begins."""
 
+import gc
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -84,6 +86,21 @@ def test_cut_gradients_end_where_a_piece_begins(case):
     for name, grad in gradients(model).items():
         torch.testing.assert_close(grad, expected[name], rtol=0, atol=0, msg=name)
     assert not any(leaf.requires_grad for leaf in torch.utils._pytree.tree_leaves(after) if torch.is_tensor(leaf))
+
+
+def test_cut_gradients_keep_nothing_of_earlier_pieces(case):
+    """As many tensors are alive at the last piece as at the third, losses of earlier pieces included."""
+    model, tokens, loss = case
+    alive = []
+
+    def counted(logits, where):
+        gc.collect()
+        alive.append(sum(isinstance(one, torch.Tensor) for one in gc.get_objects()))
+        return loss(logits, where)
+
+    backward_in_pieces(model, tokens, counted, 4, cut=True)
+    assert len(alive) == 10
+    assert alive[2:-1] == [alive[2]] * 7  # the last piece has one position, which a local layer computes otherwise
 
 
 def test_a_sequence_goes_on_where_another_ended(case):
