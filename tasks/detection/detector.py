@@ -132,7 +132,7 @@ def grouped(channels: int) -> nn.GroupNorm:
 def _aligned(names: list[str], cells: int, strides: list[int]) -> MultiScaleRoIAlign:
     pool = BorderedAlign(names, cells, 2)
     pool.scales = [1 / stride for stride in strides]
-    # T.-Y. Lin et al., equation 1: an object of 14 cells of a map is cut out of it, of 224 pixels out of that of stride 16
+    # T.-Y. Lin et al., equation 1: objects of at least 14 cells of a map (224 pixels at stride 16) are cut from it
     usual = strides[-2] if len(strides) > 1 else strides[-1]
     finest, coarsest, middle = (stride.bit_length() - 1 for stride in (strides[0], strides[-1], usual))
     pool.map_levels = initLevelMapper(finest, coarsest, canonical_scale=14 * usual, canonical_level=middle)

@@ -13,11 +13,11 @@ from lambda_seq.tasks.detection.detector import Sizes, make_detector
 SIZES = [(45, 38), (64, 30), (37, 64), (64, 64)]
 
 
-def build(masks=True, **options):
+def build(masks=True, head_norm=False, **options):
     torch.manual_seed(0)
     given = {**TINY, "blocks": [1, 1, 1], "placement": "CLL", "zero_init_last": False, **options}
     body = create_model("lambda_resnet50", features_only=True, **given)
-    sizes = Sizes(channels=8, head_width=16, anchor_scale=4.0, detections=20, threshold=0.0)
+    sizes = Sizes(8, head_width=16, anchor_scale=4.0, detections=20, threshold=0.0, head_norm=head_norm)
     kept = {"size": 48, "max_size": 96, "mean": [0.5] * 3, "std": [0.2] * 3}
     model = make_detector(body, 3, masks, **kept, sizes=sizes)
     for name, parameter in model.named_parameters():  # so that places, and what stands behind them, matter
@@ -33,9 +33,9 @@ def pictures(sizes=SIZES):
     return [torch.rand(3, *size, generator=random, dtype=torch.float64) for size in sizes]
 
 
-@pytest.mark.parametrize("masks", [True, False])
-def test_boxes_in_a_batch_are_those_alone(masks):
-    model = build(masks)
+@pytest.mark.parametrize(("masks", "head_norm"), [(True, False), (False, False), (True, True)])
+def test_boxes_in_a_batch_are_those_alone(masks, head_norm):
+    model = build(masks, head_norm)
     with torch.no_grad():
         together, alone = model(pictures()), [model([one])[0] for one in pictures()]
     for found, expected in zip(together, alone, strict=True):
@@ -97,6 +97,32 @@ def test_the_heads_are_those_of_torchvision():
     assert shapes[0] == shapes[1]
     assert ours.rpn.anchor_generator.sizes == theirs.rpn.anchor_generator.sizes
     assert ours.roi_heads.box_roi_pool.map_levels.s0 == 224
+
+
+@pytest.mark.parametrize("anchor_scale", [3.0, 8.0])
+def test_objects_are_cut_out_of_the_map_of_the_papers_equation(anchor_scale):
+    """Equation 1 of the pyramid's paper, whatever anchors there are; strides are 4, 8 and 16 here."""
+    body = create_model("lambda_resnet50", features_only=True, **{**TINY, "blocks": [1, 1, 1], "placement": "CLL"})
+    sizes = Sizes(8, 16, anchor_scale)
+    model = make_detector(body, 3, True, size=48, max_size=96, mean=[0.5] * 3, std=[0.2] * 3, sizes=sizes)
+    sides = torch.tensor([10.0, 50.0, 60.0, 110.0, 115.0, 220.0, 230.0, 900.0])
+    boxes = torch.stack([torch.zeros(8), torch.zeros(8), sides, sides], 1)
+    for pool in (model.roi_heads.box_roi_pool, model.roi_heads.mask_roi_pool):
+        assert pool.map_levels([boxes]).tolist() == [0, 0, 0, 0, 1, 1, 2, 2]
+
+
+def test_heads_with_norms():
+    """Convolutions without biases, each with its norm, and two layers; a norm's groups divide the channels."""
+    heads = build(head_norm=True).roi_heads
+    norms = [
+        part
+        for head in (heads.box_head, heads.mask_head)
+        for part in head.modules()
+        if isinstance(part, torch.nn.GroupNorm)
+    ]
+    assert [(norm.num_groups, norm.num_channels) for norm in norms] == [(8, 8)] * 8
+    assert [part.out_features for part in heads.box_head.modules() if hasattr(part, "out_features")] == [16, 16]
+    assert heads.box_head(torch.rand(5, 8, 7, 7, dtype=torch.float64)).shape == (5, 16)
 
 
 @pytest.mark.parametrize("name", ["lambda_resnet26t", "resnet50_se"])
