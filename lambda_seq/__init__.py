@@ -9,7 +9,15 @@ if TYPE_CHECKING:
     from lambda_seq import functional
     from lambda_seq.inference.predictor import load_predictor
     from lambda_seq.layers import LambdaLayer1d, LambdaLayer2d, param_groups
-    from lambda_seq.models import LambdaEncoder, LambdaLM, LambdaResNet, create_model, from_pretrained, list_models
+    from lambda_seq.models import (
+        LambdaEncoder,
+        LambdaLM,
+        LambdaResNet,
+        create_model,
+        from_pretrained,
+        list_models,
+        list_pretrained,
+    )
 
 __version__ = "0.1.0"
 
@@ -23,6 +31,7 @@ __all__ = [
     "from_pretrained",
     "functional",
     "list_models",
+    "list_pretrained",
     "load_predictor",
     "param_groups",
 ]

@@ -6,6 +6,9 @@ compared. FOLDER has a folder of each data set; evidence/shown.py says which, an
 
     python scripts/trained_networks.py --data ../data --only "spoken digits" --seeds 0
 
+With --models FOLDER, the network of the first seed is kept there by name, for `lambda_seq.from_pretrained(NAME)` and
+`load_predictor(NAME)` of whoever has LAMBDA_SEQ_MODELS=FOLDER; one of more than 10 MB is not.
+
 A run that was interrupted goes on where it was when the command is given again. Records are kept in scripts/results/,
 and the table of docs/results.md is made of them; --table makes it without training. Arguments after -- go to
 `lambda-seq fit`, and make other recipes of the networks: their records stand apart.
@@ -20,6 +23,7 @@ import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from benchmarks.machine import describe
 from benchmarks.recording import Record, Recorder
@@ -27,10 +31,12 @@ from benchmarks.reporting import Table, show
 from evidence.shown import SHOWN, Shown
 from evidence.trainings import ROOT, add_places, scored, split_arguments, spread, train_all
 
+from lambda_seq.models.hub.named import INDEX, keep
 from lambda_seq.tasks.configurations import configuration
 
 FILE = "trained_networks.json"
 PAGE = ROOT / "docs" / "results.md"
+MOST = 10e6  # bytes of a network that is kept by name
 PLACE = re.compile(r"(?<=<!-- trained networks -->\n)(?s:.*?)(?=<!-- end -->)")
 COLUMNS = (
     *("network", "configuration", "parameters", "s", "test", "seeds"),
@@ -63,28 +69,71 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name, seeds, extra in trainings(one, options.seeds):
             config = {"config": configuration(one.config), "path": str(options.data / one.pack), "seeds": seeds}
             each = argparse.Namespace(**vars(options) | config)
-            codes.append(train(each, [*one.options, *passed], given, name, extra))
+            kept = options.models if name == one.name else None
+            codes.append(train(each, [*one.options, *passed], given, one, name, extra, kept))
             options.fresh = False
             if codes[-1] in (2, 130):
                 return codes[-1]
     return max(codes)
 
 
-def train(options: argparse.Namespace, passed: Sequence[str], given: Sequence[str], name: str, extra: list[str]) -> int:
-    """Train a network with each seed, and keep what it comes to, with the machine that its seconds are of."""
+def train(
+    options: argparse.Namespace,
+    passed: Sequence[str],
+    given: Sequence[str],
+    shown: Shown,
+    name: str,
+    extra: list[str],
+    models: Path | None,
+) -> int:
+    """Train a network with each seed, and keep what it comes to, with the machine that its seconds are of.
+
+    With `models`, a folder, the network itself is kept as well, that of the first seed.
+    """
     machine = describe(options.threads, "cpu")
     command = ["python", "scripts/trained_networks.py", *given]
+    first = options.seeds[0]
+
+    def measure(folder: Path) -> Record:
+        found = measured(folder) | {"machine": machine}
+        if models is not None and f"-{first}-" in folder.name.removeprefix(quote(name, safe="+=,")):
+            kept(models, shown, folder / "model", found | {"seed": first, "command": " ".join(command)})
+        return found
+
+    def enough(record: Record) -> bool:
+        return models is None or record["key"]["seed"] != first or (models / by_name(shown)).is_dir()
+
     return train_all(
         options,
         passed,
         FILE,
         command,
         "network",
-        {name: extra},
-        lambda folder: measured(folder) | {"machine": machine},
+        {name: [*extra, *([] if models is None else ["--export=true"])]},
+        measure,
         report,
+        enough=enough,
         machine={"device": "cpu"},
     )
+
+
+def by_name(shown: Shown) -> str:
+    """Name of a network that is kept."""
+    return shown.name.replace(" ", "_")
+
+
+def kept(models: Path, shown: Shown, folder: Path, found: Record) -> None:
+    """Keep the model of a training by name, with what it was trained on, how, and what it reaches."""
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    if size > MOST:
+        print(f"{shown.name}: {size / 1e6:.0f} MB are too many to be kept; they are in {folder}", file=sys.stderr)
+        return
+    kind = found["metric"].partition("/")[2]
+    figures = {f"val/{kind}": found["validation"], f"test/{kind}": found["test"]}
+    about = {"data": shown.data, "configuration": " ".join([shown.config, *shown.options]), "figures": figures}
+    chosen = {name: found[name] for name in ("seed", "parameters", "command")}
+    keep(models, by_name(shown), folder, about | chosen | {"bytes": size})
+    print(f"{shown.name}: kept as {by_name(shown)!r} in {models / INDEX}", file=sys.stderr)
 
 
 def refuse(why: str) -> int:
@@ -134,7 +183,8 @@ def rows(records: Sequence[Record]) -> tuple[tuple[str, ...], ...]:
 def newest(records: Sequence[Record], name: str) -> list[Record]:
     """Records of a network, of the recipe of its last one."""
     own = [record for record in records if record["key"]["network"] == name]
-    return [record for record in own if record["key"]["recipe"] == own[-1]["key"]["recipe"]]
+    same = [record for record in own if record["key"]["recipe"] == own[-1]["key"]["recipe"]]
+    return sorted(same, key=lambda record: record["key"]["seed"])
 
 
 def row(shown: Shown, own: Sequence[Record], without: Sequence[Record]) -> tuple[str, ...]:
@@ -171,6 +221,7 @@ def parser() -> argparse.ArgumentParser:
     add("--table", action="store_true", help="make the table of the records there are")
     add("--page", type=Path, default=PAGE, help="that has the table (docs/results.md)")
     add("--seeds", type=int, nargs="+", metavar="SEED", help="in place of those of each network")
+    add("--models", type=Path, metavar="FOLDER", help="keep the networks of the first seed there, by name")
     add_places(command, "trained_networks")
     return command
 

@@ -45,7 +45,8 @@ def load_weights(network: Model, path: str, facts: Facts, named: str) -> None:
 
     Args:
         network: to load into; a network of the registry.
-        path: a checkpoint of `lambda-seq fit`, of any task, or a folder that `save_pretrained` wrote.
+        path: a checkpoint of `lambda-seq fit`, of any task, a folder that `save_pretrained` wrote, or the name of a
+            trained network.
         facts: of the data.
         named: the network and its options in a line, for errors.
 
@@ -88,15 +89,15 @@ def read_source(path: str) -> Source:
         FileNotFoundError: nothing at `path`.
         ValueError: the file is no checkpoint of lambda_seq.
     """
-    if Path(path).is_dir():
+    if Path(path).is_dir() or (not Path(path).exists() and path in lambda_seq.list_pretrained()):
         model = lambda_seq.from_pretrained(path)
         fingerprint = Tokens.of(model).fingerprint if model.input_kind == "tokens" else None
         options = ", ".join(f"{name}={value!r}" for name, value in sorted((model.options or {}).items()))
         return Source(model.state_dict(), _all_options(model), fingerprint, f"{model.name}({options})")
     if not Path(path).is_file():
         raise FileNotFoundError(
-            f"init_from={path!r}: there is no such file or folder; give a checkpoint of `lambda-seq fit`, or a folder "
-            "of save_pretrained"
+            f"init_from={path!r}: there is no such file or folder; give a checkpoint of `lambda-seq fit`, a folder of "
+            "save_pretrained, or one of lambda_seq.list_pretrained()"
         )
     checkpoint = torch.load(path, map_location="cpu", weights_only=True) if zipfile.is_zipfile(path) else {}
     hparams = checkpoint.get("hyper_parameters", {})

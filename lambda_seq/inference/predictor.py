@@ -265,10 +265,10 @@ def load_predictor(
     cache_dir: str | os.PathLike[str] | None = None,
     token: str | None = None,
 ) -> Predictor:
-    """What answers raw inputs by the model of a folder, such as `outputs/NAME/model` of a run, or of the hub.
+    """What answers raw inputs by the model of a folder, such as `outputs/NAME/model` of a run, by name, or of the hub.
 
     Args:
-        name_or_path: a folder, or "owner/name" of the hub.
+        name_or_path: a folder; else one of `list_pretrained()`; else "owner/name" of the hub.
         device: where the model shall be; None for the CPU.
         batch_size: windows that the network takes at once.
         revision, cache_dir, token: as for `from_pretrained`.

@@ -2,6 +2,7 @@
 
 from lambda_seq.models.flops import count_flops
 from lambda_seq.models.heads import list_heads
+from lambda_seq.models.hub.named import list_pretrained
 from lambda_seq.models.model import Model, from_pretrained
 from lambda_seq.models.registry import accepted_options, create_model, list_models, register_model
 from lambda_seq.models.sequence.encoder import LambdaEncoder
@@ -25,6 +26,7 @@ __all__ = [
     "from_pretrained",
     "list_heads",
     "list_models",
+    "list_pretrained",
     "register_model",
     "state_bytes",
 ]

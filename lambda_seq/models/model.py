@@ -171,13 +171,14 @@ class Model(nn.Module):
         cache_dir: str | os.PathLike[str] | None = None,
         token: str | None = None,
     ) -> Self:
-        """The model of a folder that `save_pretrained` wrote, or of a repository of the hub, in evaluation mode.
+        """The model of a folder that `save_pretrained` wrote, a trained one by name, or that of a hub's repository.
 
-        The name in its config decides which class of network it is; labels, tokenizer and preprocessing are attributes
-        of the result, and its weights have the dtype they were saved in. Torch's random numbers stay as they are.
+        It is in evaluation mode. The name in its config decides which class of network it is; labels, tokenizer and
+        preprocessing are attributes of the result, and its weights have the dtype they were saved in. Torch's random
+        numbers stay as they are.
 
         Args:
-            name_or_path: a folder, or "owner/name" of the hub.
+            name_or_path: a folder; else one of `list_pretrained()`; else "owner/name" of the hub.
             revision: branch, tag or commit of the repository; None for its main branch.
             device: where the model shall be; None for the CPU.
             cache_dir: where downloads are kept; None for the hub's own cache.
@@ -186,7 +187,8 @@ class Model(nn.Module):
         Raises:
             FileNotFoundError: no such folder or repository, or a file is missing in it.
             ConnectionError: the hub was not reached and the cache does not hold the repository.
-            ValueError: a file is damaged, its network is not known or of another class, or weights do not fit it.
+            ValueError: a file is damaged or, of a trained network, not the one of the index; a network that is not
+                known or of another class; weights that do not fit it.
         """
         model = read_model(locate(name_or_path, revision, cache_dir, token), cls)
         if not isinstance(model, cls):
@@ -200,5 +202,5 @@ class Model(nn.Module):
 
 
 def from_pretrained(name_or_path: str | os.PathLike[str], **options: Any) -> Model:
-    """The model of a folder or of a repository of the hub, whatever its class; see `Model.from_pretrained`."""
+    """The model of a folder, a trained one by name, or one of the hub, of any class; see `Model.from_pretrained`."""
     return Model.from_pretrained(name_or_path, **options)

@@ -9,7 +9,8 @@ import trained_networks
 from evidence.shown import SHOWN, UNMIXED
 from paths import ROOT
 
-from lambda_seq.models import create_model
+from lambda_seq.models import create_model, from_pretrained
+from lambda_seq.models.hub.named import pretrained
 from lambda_seq.tasks.configurations import configuration
 
 PAGE = "before\n<!-- trained networks -->\nold\n<!-- end -->\nafter\n"
@@ -65,6 +66,38 @@ def test_seeds_are_tested_and_one_is_without_mixing(command, given, tmp_path):
     assert (tmp_path / "page.md").read_text() == text
     assert trained_networks.main(command) == 0
     assert not given  # all is there
+
+
+def test_networks_are_kept_by_name(command, given, tmp_path, monkeypatch, capsys):
+    """That of the first seed, trained again where there is a record but no network; none that is large."""
+    digits = [*command, "--only", "spoken digits", "--seeds", "1", "0"]
+    assert trained_networks.main(digits) == 0
+    given.clear()
+    seen, models = trained_networks.measured, tmp_path / "models"
+
+    def measured(folder):
+        create_model("lambda_encoder", stem="waveform", dim=8, depth=1, num_classes=2).save_pretrained(folder / "model")
+        return seen(folder)
+
+    monkeypatch.setattr(trained_networks, "measured", measured)
+    assert trained_networks.main([*digits, "--models", str(models)]) == 0
+    assert len(given) == 1
+    assert {"--seed_everything=1", "--export=true"} <= set(given[0])
+    monkeypatch.setenv("LAMBDA_SEQ_MODELS", str(models))
+    about = pretrained()["spoken_digits"].about
+    assert about["figures"] == {"val/accuracy": 0.9, "test/accuracy": 0.9}
+    assert (about["seed"], about["parameters"], about["configuration"]) == (1, 1234, "spoken_digits")
+    assert about["bytes"] < 100_000
+    assert "--models" in about["command"]
+    assert from_pretrained("spoken_digits").num_classes == 2
+    assert "| 0 1 |" in (tmp_path / "page.md").read_text()
+    given.clear()
+    assert trained_networks.main([*digits, "--models", str(models)]) == 0
+    assert not given  # all is there
+    monkeypatch.setattr(trained_networks, "MOST", 100)
+    assert trained_networks.main([*digits, "--models", str(tmp_path / "others")]) == 0
+    assert "are too many to be kept" in capsys.readouterr().err
+    assert not (tmp_path / "others").exists()
 
 
 def test_what_cannot_begin(command, tmp_path, capsys):

@@ -21,6 +21,7 @@ from lambda_seq.models.hub.folder import (
     read_config,
     read_header,
 )
+from lambda_seq.models.hub.named import pretrained
 from lambda_seq.models.hub.older import current_options
 from lambda_seq.models.registry import class_name, create_model, is_own
 
@@ -72,12 +73,16 @@ def locate(
     cache_dir: str | os.PathLike[str] | None,
     token: str | None,
 ) -> Path:
-    """The folder itself, or that of the downloaded repository."""
+    """The folder itself, that of a trained network by its name, or that of the downloaded repository."""
     if Path(name_or_path).is_dir():
         return Path(name_or_path)
     name = os.fspath(name_or_path)
     missing = f"name_or_path={name!r} is no folder here"
     owner, slash, rest = name.partition("/")
+    if not slash and (known := pretrained()):
+        if name in known:
+            return known[name].verify()
+        missing += f", none of the trained networks {', '.join(known)}"
     if not slash or "/" in rest or not rest or owner in ("", ".", "..", "~") or Path(name).exists():
         raise FileNotFoundError(f"{missing}, and no name of the hub, owner/name: give the folder of save_pretrained")
     from huggingface_hub import snapshot_download
