@@ -44,12 +44,14 @@ class Data(LightningDataModule, ABC):
 
     Attributes:
         reads: what it has read that depends on the rows alone, and on none of the options that recipes choose.
+        view: where the `inspection.views.View` of its rows is, "package.module.Class", if it has one of its own.
 
     Raises:
         ValueError: no path, or a number out of range.
     """
 
     reads: ClassVar[tuple[str, ...]] = ("splits",)
+    view: ClassVar[str | None] = None
 
     def __init__(
         self,

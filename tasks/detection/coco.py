@@ -39,13 +39,17 @@ def find_annotations(root: Path, named: str | None, masks: bool | None) -> dict[
                 "{split} in the place of train, val and test"
             )
         return {split: file for split, file in found.items() if file is not None}
+    return {split: _chosen(files, masks) for split, files in instances_of(root).items()}
+
+
+def instances_of(root: Path) -> dict[str, list[Path]]:
+    """All files of instances of each split below a folder, of those splits that have any."""
     files = [file for depth in range(DEPTH) for file in sorted(root.glob("/".join(["*"] * depth + ["*.json"])))]
-    found = {}
-    for split, words in SPLITS.items():
-        candidates = [file for file in files if _is_of(file.relative_to(root), words)]
-        if candidates:
-            found[split] = _chosen(candidates, masks)
-    return {split: file for split, file in found.items() if file is not None}
+    found = {
+        split: [file for file in files if _is_of(file.relative_to(root), words) and is_instances(file)]
+        for split, words in SPLITS.items()
+    }
+    return {split: files for split, files in found.items() if files}
 
 
 def _named(root: Path, named: str, split: str) -> Path | None:
@@ -62,18 +66,24 @@ def _is_of(file: Path, words: tuple[str, ...]) -> bool:
     return any(part.rstrip("0123456789.") in words for part in parts)
 
 
-def _chosen(files: list[Path], masks: bool | None) -> Path | None:
+def _chosen(files: list[Path], masks: bool | None) -> Path:
     """The file of instances; of several one with outlines, if wanted, and else that of the shortest name."""
-    found = [file for file in files if _is_instances(file)]
-    if len(found) > 1:
-        outlined = {file for file in found if masks is not False and has_outlines(read_json(file))}
-        found.sort(key=lambda file: (file not in outlined, len(file.name), file.name))
-        others = ", ".join(file.name for file in found[1:])
-        note(f"{found[0]} is taken, not {others}; name others with --data.annotations, such as 'folder/{{split}}.json'")
-    return found[0] if found else None
+    if len(files) > 1:
+        outlined = {file for file in files if masks is not False and has_outlines(read_json(file))}
+        files = sorted(files, key=lambda file: (file not in outlined, len(file.name), file.name))
+        others = ", ".join(file.name for file in files[1:])
+        note(f"{files[0]} is taken, not {others}; name others with --data.annotations, such as 'folder/{{split}}.json'")
+    return files[0]
 
 
-def _is_instances(file: Path) -> bool:
+def is_instances(file: Path) -> bool:
+    """Whether a file is COCO's JSON of instances.
+
+    Raises:
+        ValueError: it is no JSON, though it begins as such.
+    """
+    if file.suffix.lower() != ".json":
+        return False
     with file.open(encoding="utf-8") as stream:
         if stream.read(1) != "{":
             return False

@@ -68,6 +68,9 @@ class DetectionData(Data):
         ValueError: a number out of range.
     """
 
+    view = "lambda_seq.tasks.detection.view.AlbumView"
+    target_kind = "labels"  # of a photo: which classes it has objects of
+
     def __init__(
         self,
         path: str = scenes.NAME,
@@ -113,6 +116,11 @@ class DetectionData(Data):
         self.size, self.max_size, self.flip, self.scale_jitter = size, max_size, flip, scale_jitter
         self.standardize, self.scenes, self.split_seed = standardize, tuple(scenes), split_seed
         self._predicted: tuple[str, Album] | None = None
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the classes."""
+        return self.split("train").classes
 
     def read(self) -> dict[str, Album]:
         """The splits, checked.

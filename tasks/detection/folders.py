@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from lambda_seq.tasks.detection.checking import size_of
-from lambda_seq.tasks.detection.coco import SPLITS
+from lambda_seq.tasks.detection.coco import SPLITS, instances_of, is_instances, read_json
 from lambda_seq.tasks.detection.entries import Entry, albums_of, entry_of
 from lambda_seq.tasks.detection.records import Album, Picture
 
@@ -57,6 +58,22 @@ def _entries(file: Path) -> list[Entry]:
     if not entries:
         raise ValueError(f"{file} has no lines")
     return entries
+
+
+def about_objects(place: Path) -> str:
+    """What of a file or folder says where objects are in photos, in words; "" if nothing does."""
+    files: list[Path] = []
+    with suppress(ValueError, OSError):  # of files that are something else
+        files = instances_of(place).get("train", []) if place.is_dir() else [place] if is_instances(place) else []
+    read_json.cache_clear()
+    if files:
+        return f"{files[0].name} has boxes of objects, as COCO's has"
+    for file in find_metadata(place).values() if place.is_dir() else ():
+        with file.open(encoding="utf-8") as lines:
+            line = next((line for line in lines if line.strip()), "")
+        if "bbox" in line and "objects" in line:
+            return f"{file.parent.name}/{file.name} has boxes of objects"
+    return ""
 
 
 def photos(path: Path, classes: list[str], categories: list[int]) -> Album:

@@ -23,9 +23,11 @@ from lambda_seq.tasks.data.reading.layout import classes_of, samples_by_split, v
 from lambda_seq.tasks.data.reading.pictures import is_picture
 from lambda_seq.tasks.data.reading.sources import DIGITS, is_saved, load_rows
 from lambda_seq.tasks.data.reading.tables import is_table
+from lambda_seq.tasks.detection.folders import about_objects
 
 PICTURES, CLIPS = "image_classification", "audio_classification"
 TEXTS, LANGUAGE = "text_classification", "language_modelling"
+OBJECTS = "detection"
 COMMAND = "inspect"
 LOOKED = 20  # cells of a column
 
@@ -89,6 +91,8 @@ def guessed(path: str, label: str | None = None, options: TableOptions = TableOp
                 f"such as --config {TEXTS}, {PICTURES}, {CLIPS} or {LANGUAGE}"
             )
         raise FileNotFoundError(f"path={path!r}: no such file or folder (looked for {place.absolute()}); correct it")
+    if words := about_objects(place):
+        return OBJECTS, words
     alone = is_saved(place) or place.is_file()
     files = [place] if alone else visible_files(place, lambda file: _kind(file) != "")
     kinds = Counter(map(_kind, files))
@@ -128,6 +132,8 @@ def _kind(file: Path) -> str:
 
 
 def _of_table(table: datasets.Dataset, label: str | None) -> tuple[str, str]:
+    if "objects" in table.column_names and "bbox" in str(table.features["objects"]):
+        return OBJECTS, "column 'objects' holds boxes"
     for column, kind in table.features.items():
         if isinstance(kind, datasets.Image) or holds_numbers(table, column):
             return PICTURES, f"column {column!r} holds pictures"

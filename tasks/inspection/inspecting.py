@@ -79,6 +79,9 @@ class Inspection:
         yield ""
         for one in self.examples:
             yield f"{one['row']}: {one['label'] or ''}\n    {one['shown']}"
+        if self.said:
+            yield "\nSaid while reading:"
+            yield from (f"- {message}" for message in self.said)
         yield "\nTo look at:" if self.findings else "\nNothing to look at: no duplicates, rare classes or odd lengths."
         for finding in self.findings:
             yield f"- {finding.message}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -125,7 +126,7 @@ class FileView(View):
         cells = self.cells(rows, split)
         for place in range(len(rows)):
             try:
-                yield cells.read(place, _digest)
+                yield cells.read(place, digest)
             except ValueError:
                 yield b""
 
@@ -221,11 +222,20 @@ def view_of(data: Data) -> View:
     for kind, view in (*kinds, (ClassificationData, ItemView)):
         if isinstance(data, kind):
             return view(data)
+    if data.view is not None:
+        module, _, name = data.view.rpartition(".")
+        own: View = getattr(import_module(module), name)(data)
+        return own
     names = ", ".join(kind.__name__ for kind, _ in kinds)
     raise ValueError(f"data={type(data).__name__}: it has no rows that could be looked at; expected one of {names}")
 
 
-def _digest(source: str | bytes) -> bytes:
+def digest(source: str | bytes) -> bytes:
+    """What tells a file, or its bytes, from others: its size, and how it begins.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
     if isinstance(source, bytes):
         size, head = len(source), source[:HASHED]
     else:

@@ -44,6 +44,7 @@ def reviews(tmp_path):
 
 def test_the_command(cli, reviews):
     printed = cli("data", "--data.path", reviews)
+    assert "\nSaid while reading:\n- " in printed.out
     assert "configuration text_classification, as it is a table of texts with a column like 'label'" in printed.out
     assert f"lambda-seq fit --config text_classification --data.path {reviews}" in printed.out
     found = json.loads(Path("outputs/text_classification/data.json").read_text())
