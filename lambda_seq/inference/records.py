@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from torch import nn
 
 from lambda_seq.inference.frontends import AudioFrontend
+from lambda_seq.inference.series import SeriesFrontend
 from lambda_seq.inference.texts import Reading
 
 if TYPE_CHECKING:
@@ -231,5 +232,35 @@ class Vocabulary(Part):
         super().check(theirs, predicting=predicting)
 
 
-PARTS: dict[str, type[Part]] = {"pixels": Pixels, "audio": Audio, "tokens": Vocabulary}
+@dataclass(frozen=True, kw_only=True)
+class Series(Part):
+    """Arguments of `SeriesFrontend`, which says what they are, and which steps of a series are read.
+
+    Attributes:
+        channels: their names, in order.
+        max_length: most steps that are read.
+        part: which of a longer series: "start", "middle" or "end".
+    """
+
+    differs = "read other series than the data are now"
+
+    channels: list[str] = agreed("--data.channel_columns {}")  # noqa: RUF009 - a field
+    mean: list[float]
+    std: list[float]
+    standardize: str = agreed("--data.standardize {}", default="train")
+    missing: str = agreed("--data.missing {}", default="mean")
+    indicator: bool = agreed("--data.indicator {}", default=False)
+    max_length: int | None = read_alike("--data.max_length {}")
+    part: str | None = read_alike("--data.part {}")
+
+    def frontend(self) -> nn.Module:
+        """Standardises channels, and fills in what is missing."""
+        return SeriesFrontend(**self.to_dict())
+
+    def reading(self) -> Reading:
+        """Which steps of a series are read in evaluation."""
+        return Reading(sys.maxsize if self.max_length is None else self.max_length, self.part or "start")
+
+
+PARTS: dict[str, type[Part]] = {"pixels": Pixels, "audio": Audio, "series": Series, "tokens": Vocabulary}
 FLAT = "pixels"  # whose entries a checkpoint has beside the others

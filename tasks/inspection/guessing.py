@@ -23,9 +23,14 @@ from lambda_seq.tasks.data.reading.layout import classes_of, samples_by_split, v
 from lambda_seq.tasks.data.reading.pictures import is_picture
 from lambda_seq.tasks.data.reading.sources import DIGITS, is_saved, load_rows
 from lambda_seq.tasks.data.reading.tables import is_table
+from lambda_seq.tasks.data.series.arrays import is_arrays
+from lambda_seq.tasks.data.series.forms import steps_by_id
+from lambda_seq.tasks.data.series.generated import WAVES
+from lambda_seq.tasks.data.series.ts import is_ts
 
 PICTURES, CLIPS = "image_classification", "audio_classification"
 TEXTS, LANGUAGE = "text_classification", "language_modelling"
+SERIES = "series_classification"
 COMMAND = "inspect"
 LOOKED = 20  # cells of a column
 
@@ -79,6 +84,7 @@ def guessed(path: str, label: str | None = None, options: TableOptions = TableOp
         FileNotFoundError: there is nothing at the path.
     """
     known = {DIGITS: (PICTURES, "these are handwritten digits"), TONES: (CLIPS, "these are generated tones")}
+    known |= {WAVES: (SERIES, "these are generated series")}
     if path in known:
         return known[path]
     place = Path(path).expanduser()
@@ -92,14 +98,16 @@ def guessed(path: str, label: str | None = None, options: TableOptions = TableOp
     alone = is_saved(place) or place.is_file()
     files = [place] if alone else visible_files(place, lambda file: _kind(file) != "")
     kinds = Counter(map(_kind, files))
-    if is_saved(place) or (kinds["table"] and not kinds[PICTURES] + kinds[CLIPS]):
+    if is_saved(place) or (kinds["table"] and not kinds[PICTURES] + kinds[CLIPS] + kinds[SERIES]):
         return _of_table(flat(next(iter(load_rows(path, whole=True, options=options).values()))), label)
-    if not any(kinds[kind] for kind in (PICTURES, CLIPS, TEXTS)):
+    if not any(kinds[kind] for kind in (PICTURES, CLIPS, SERIES, TEXTS)):
         found = f"of kind {place.suffix!r}" if place.is_file() else "without a picture, a clip, a text or a table"
         raise ValueError(
-            f"path={path!r}: {found}, nothing that can be read; expected pictures, clips, .txt files or tables "
-            "(parquet, jsonl, csv)"
+            f"path={path!r}: {found}, nothing that can be read; expected pictures, clips, .txt files, .ts files of "
+            "series, arrays (.npz) or tables (parquet, jsonl, csv)"
         )
+    if kinds[SERIES] and not kinds[PICTURES] + kinds[CLIPS]:
+        return SERIES, f"there are {kinds[SERIES]} files of series"
     most = max((PICTURES, CLIPS, TEXTS), key=lambda kind: kinds[kind])
     if most != TEXTS:
         return most, f"there are {kinds[most]} {'pictures' if most == PICTURES else 'clips'}"
@@ -124,6 +132,8 @@ def _kind(file: Path) -> str:
         return PICTURES
     if file.suffix.lower() in SUFFIXES:
         return CLIPS
+    if is_ts(file) or is_arrays(file):
+        return SERIES
     return "table" if is_table(file) else TEXTS if kind_of(file)[0] == ".txt" else ""
 
 
@@ -137,6 +147,8 @@ def _of_table(table: datasets.Dataset, label: str | None) -> tuple[str, str]:
         found = {_of_cell(cell) for cell in cells} - {None}
         if len(found) == 1 and (name := found.pop()):
             return name, f"column {column!r} holds {'pictures' if name == PICTURES else 'audio'}, or names them"
+    if channels := steps_by_id(table, label):
+        return SERIES, f"rows with the same {channels[0]!r} seem to be steps of a series"
     if columns := pixel_columns(table, label):
         return PICTURES, f"there are {len(columns)} columns of pixels"
     names = [name for name in table.column_names if name.strip().casefold().rpartition(".")[2] in LABEL_NAMES]

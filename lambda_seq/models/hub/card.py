@@ -65,6 +65,8 @@ def _raw(preprocessing: dict[str, Any], generates: bool) -> str | None:
     """Inputs as a person has them, as code; None of a model that does not say how these are read."""
     if "clip_length" in preprocessing.get("audio", {}):
         return '"one.wav", "another.mp3"'
+    if "series" in preprocessing:
+        return '"one.csv", "another.npy"'
     if "size" in preprocessing:
         return '"one.png", "another.jpg"'
     tokens = preprocessing.get("tokens", {})
