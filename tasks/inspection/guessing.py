@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -139,6 +140,8 @@ def _kind(file: Path) -> str:
 
 def _of_table(table: datasets.Dataset, label: str | None) -> tuple[str, str]:
     for column, kind in table.features.items():
+        if isinstance(kind, datasets.List) and holds_numbers(table, column) and _no_squares(table, column):
+            return SERIES, f"column {column!r} holds lists of numbers that make no squares"
         if isinstance(kind, datasets.Image) or holds_numbers(table, column):
             return PICTURES, f"column {column!r} holds pictures"
         if isinstance(kind, datasets.Audio):
@@ -156,6 +159,13 @@ def _of_table(table: datasets.Dataset, label: str | None) -> tuple[str, str]:
     if alike:
         return TEXTS, f"it is a table of texts with a column like {alike[0]!r} for labels"
     return LANGUAGE, "it is a table of texts without a column of labels"
+
+
+def _no_squares(table: datasets.Dataset, column: str) -> bool:
+    """Whether lists of numbers are of different lengths, or of one that makes no square picture, grey or in colours."""
+    cells = table.select_columns(column).with_format("arrow")[:LOOKED].column(0).to_pylist()
+    lengths = {len(cell) for cell in cells if cell and not isinstance(cell[0], list)}
+    return len(lengths) > 1 or any(math.isqrt(n) ** 2 != n and 3 * math.isqrt(n // 3) ** 2 != n for n in lengths)
 
 
 def _of_cell(cell: Any) -> str | None:

@@ -69,6 +69,7 @@ SMALL = {  # what makes data and networks of a configuration small
     "long_documents": lambda: (*stories(), *TINY_ENCODER),
     "pixels": lambda: (*pictures(), *ONE_BLOCK),
     "pretraining": lambda: TINY_ENCODER,
+    "series_classification": lambda: ONE_BLOCK,
     "shakespeare": lambda: (*book(), "--data.stride=32", *TINY_ENCODER),
     "speech_commands": lambda: (*clips(), *ONE_BLOCK, "--data.sampling_rate=4000"),
     "spoken_digits": lambda: (*clips(), *ONE_BLOCK, "--data.sampling_rate=4000"),

@@ -27,6 +27,7 @@ LOOKED = 200  # rows whose cells tell what a column holds
 AT_ONCE = 512  # rows
 LAYOUTS = ("channels", "steps")
 UNEVEN = 0.01  # of the steps from time to time that differ from the usual one
+INDEX = re.compile(r"__index_level_\d+__|unnamed: \d+|index", re.I)  # as pandas writes it
 NUMBERS = re.compile(r"\s*\[?\s*[-+?\d.naNA]+(e[-+]?\d+)?([\s,;]+[-+?\d.naNA]+(e[-+]?\d+)?){2,}\s*\]?\s*", re.I)
 
 
@@ -86,6 +87,9 @@ def find_form(table: Any, options: FormOptions, known: Sequence[str]) -> Form:
     taken = {name.casefold() for name in known} or {*LABEL_NAMES}
     looked = table.select(range(min(len(table), LOOKED))).with_format("arrow")[:]
     columns = [name for name in table.column_names if name.strip().casefold() not in taken]
+    if index := [name for name in columns if INDEX.fullmatch(name) or _counts_rows(looked, name)]:
+        note(f"Columns {some(index)} number the rows, and are no channels. Choose with --data.channel_columns")
+        columns = [name for name in columns if name not in index]
     given = [named_column(table.column_names, "channel_columns", name) for name in options.channel_columns or ()]
     lists = [name for name in given or columns if _holds_lists(table, name, looked)]
     if lists:
@@ -147,6 +151,11 @@ def _holds_lists(table: Any, column: str, looked: pa.Table) -> bool:
     if isinstance(kind, datasets.Array2D):
         return True
     return depth in (1, 2) and isinstance(kind, datasets.Value) and ("int" in kind.dtype or "float" in kind.dtype)
+
+
+def _counts_rows(looked: pa.Table, column: str) -> bool:
+    """Whether a column without a name is one in which a table was written with the numbers of its rows."""
+    return column == "column 1" and looked.column(column).to_pylist() == list(map(str, range(len(looked))))
 
 
 def _id(table: Any, columns: Sequence[str], options: FormOptions) -> str | None:
