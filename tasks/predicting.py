@@ -36,6 +36,7 @@ from lambda_seq.tasks.data.reading.sources import load_rows, to_predict
 from lambda_seq.tasks.data.reading.text_files import has_text_files, load_text_files
 from lambda_seq.tasks.data.series.files import Stored, load_series
 from lambda_seq.tasks.data.series.forms import FormOptions
+from lambda_seq.tasks.data.text.fasta import has_fasta, load_fasta
 
 SHOWN = 10  # answers that are printed
 WIDTH = 60  # characters of a name, or of a text, that are printed
@@ -192,6 +193,8 @@ class Table:
             return self._of_series(options)
         if kind == "clip":
             tables = load_audio(self.path, whole=True)
+        elif kind == "text" and has_fasta(self.path):
+            tables = load_fasta(self.path, whole=True)
         elif kind != "picture" and has_text_files(self.path):
             tables = load_text_files(self.path, whole=True)
         else:

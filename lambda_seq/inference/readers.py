@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lambda_seq.inference.alphabets import reverse_complement
 from lambda_seq.inference.batches import cut, pad_samples, pad_tokens
 from lambda_seq.inference.frontends import Standardized
 from lambda_seq.inference.records import Audio, Pixels, Series, Vocabulary
@@ -59,14 +60,17 @@ class TextReader:
 
     def __init__(self, record: Vocabulary, tokens: Tokens) -> None:
         self.tokens, self.most = tokens, record.max_length
-        self.reading = record.reading()
+        self.reading, self.strands = record.reading(), record.strands
 
     def windows(self, given: Any) -> list[Tensor]:
-        """Token ids, each (N,); of an empty text none."""
+        """Token ids, each (N,); of an empty text none; of DNA perhaps those of both strands."""
         ids = torch.from_numpy(self.tokens.encode(text_of(given)))
         if not len(ids):
             log.warning("an empty text has no token: the answer is what the network says about nothing")
-        return [ids[begin : begin + self.reading.most] for begin in self.reading.begins(len(ids))]
+        found = [ids[begin : begin + self.reading.most] for begin in self.reading.begins(len(ids))]
+        if self.strands == 2:
+            found += [torch.from_numpy(reverse_complement(window.numpy())) for window in found]
+        return found
 
     def batch(self, windows: Sequence[Tensor]) -> Batch:
         """Ids (B, N) and their mask."""

@@ -186,7 +186,7 @@ class Vocabulary(Part):
     """What token ids mean, which `Tokens` are made of, and which tokens of a text are read.
 
     Attributes:
-        kind: "bytes", "words" or "tokenizer".
+        kind: "bytes", "words", "tokenizer", "dna" or "protein".
         vocab_size: number of ids.
         pad: id of padding.
         fingerprint: 16 hexadecimal digits of what a tokenizer does; "bytes" for bytes.
@@ -194,6 +194,7 @@ class Vocabulary(Part):
         max_length: most tokens that are read at once; None of texts that are read from their beginning to their end.
         part: which of a longer text: "start", "middle", "end", or "windows" whose answers are averaged.
         stride: tokens from the beginning of a window to that of the next.
+        strands: 2 if the answers to DNA and to its reverse complement are averaged, None if not.
     """
 
     differs = "read other parts of texts than are read now"
@@ -206,6 +207,7 @@ class Vocabulary(Part):
     max_length: int | None = read_alike("--data.max_length {}")
     part: str | None = read_alike("--data.part {}")
     stride: int | None = None
+    strands: int | None = read_alike("--data.both_strands true for {} strands")
 
     def reading(self) -> Reading:
         """Which tokens of a text are read in evaluation."""

@@ -28,10 +28,11 @@ from lambda_seq.tasks.data.series.arrays import is_arrays
 from lambda_seq.tasks.data.series.forms import steps_by_id
 from lambda_seq.tasks.data.series.generated import WAVES
 from lambda_seq.tasks.data.series.ts import is_ts
+from lambda_seq.tasks.data.text.fasta import is_fasta
 
 PICTURES, CLIPS = "image_classification", "audio_classification"
 TEXTS, LANGUAGE = "text_classification", "language_modelling"
-SERIES = "series_classification"
+SERIES, LETTERS = "series_classification", "biosequences"
 COMMAND = "inspect"
 LOOKED = 20  # cells of a column
 
@@ -99,14 +100,16 @@ def guessed(path: str, label: str | None = None, options: TableOptions = TableOp
     alone = is_saved(place) or place.is_file()
     files = [place] if alone else visible_files(place, lambda file: _kind(file) != "")
     kinds = Counter(map(_kind, files))
-    if is_saved(place) or (kinds["table"] and not kinds[PICTURES] + kinds[CLIPS] + kinds[SERIES]):
+    if is_saved(place) or (kinds["table"] and not kinds[PICTURES] + kinds[CLIPS] + kinds[SERIES] + kinds[LETTERS]):
         return _of_table(flat(next(iter(load_rows(path, whole=True, options=options).values()))), label)
-    if not any(kinds[kind] for kind in (PICTURES, CLIPS, SERIES, TEXTS)):
+    if not any(kinds[kind] for kind in (PICTURES, CLIPS, SERIES, LETTERS, TEXTS)):
         found = f"of kind {place.suffix!r}" if place.is_file() else "without a picture, a clip, a text or a table"
         raise ValueError(
             f"path={path!r}: {found}, nothing that can be read; expected pictures, clips, .txt files, .ts files of "
-            "series, arrays (.npz) or tables (parquet, jsonl, csv)"
+            "series, arrays (.npz), fasta files or tables (parquet, jsonl, csv)"
         )
+    if kinds[LETTERS] and not kinds[PICTURES] + kinds[CLIPS] + kinds[SERIES]:
+        return LETTERS, f"there are {kinds[LETTERS]} fasta files; of proteins with --data.tokenizer protein"
     if kinds[SERIES] and not kinds[PICTURES] + kinds[CLIPS]:
         return SERIES, f"there are {kinds[SERIES]} files of series"
     most = max((PICTURES, CLIPS, TEXTS), key=lambda kind: kinds[kind])
@@ -135,6 +138,8 @@ def _kind(file: Path) -> str:
         return CLIPS
     if is_ts(file) or is_arrays(file):
         return SERIES
+    if is_fasta(file):
+        return LETTERS
     return "table" if is_table(file) else TEXTS if kind_of(file)[0] == ".txt" else ""
 
 
