@@ -35,15 +35,16 @@ def agreed(give: str, *, default: Any = MISSING, if_known: bool = False) -> Any:
     return field(default=default, metadata={"give": give, "if_known": if_known, "predicting": False})
 
 
-def read_alike(give: str) -> Any:
+def read_alike(give: str, *, if_known: bool = True) -> Any:
     """A field that data to predict share with the checkpoint: what of an input is read, None where it is not known.
 
     A test at another size, or of another part, is an experiment; a prediction so is a mistake.
 
     Args:
         give: as for `agreed`.
+        if_known: whether None says that it is not known; else that there is no such.
     """
-    return field(default=None, metadata={"give": give, "if_known": True, "predicting": True})
+    return field(default=None, metadata={"give": give, "if_known": if_known, "predicting": True})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +109,8 @@ class Part:
                 value = str(wanted).replace(", ", ",") if isinstance(wanted, list) else wanted  # a word of a shell
                 remedies.append(one.metadata["give"].format(value))
         if found:
-            raise ValueError(f"ckpt_path: the checkpoint {self.differs}, {', '.join(found)}; give {' '.join(remedies)}")
+            remedy = f"give {' '.join(remedies)}" if remedies else "leave that out"
+            raise ValueError(f"ckpt_path: the checkpoint {self.differs}, {', '.join(found)}; {remedy}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +209,7 @@ class Vocabulary(Part):
     max_length: int | None = read_alike("--data.max_length {}")
     part: str | None = read_alike("--data.part {}")
     stride: int | None = None
-    strands: int | None = read_alike("--data.both_strands true for {} strands")
+    strands: int | None = read_alike("--data.both_strands true for {} strands", if_known=False)
 
     def reading(self) -> Reading:
         """Which tokens of a text are read in evaluation."""

@@ -61,6 +61,7 @@ class WindowBatch(RowBatch):
     mask: Bool[Tensor, "W N"]
     document: Int[Tensor, " W"]  # place of a window's document in "id" and "label"
     at_once: int
+    readings: NotRequired[int]  # of each document, where there are several, as of both strands of DNA
 
 
 class ClipWindowBatch(RowBatch):

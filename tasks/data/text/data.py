@@ -210,7 +210,8 @@ class TextData(ClassificationData):
     def _in_windows(self, rows: Rows, split: str, also: Callable[[Tensor], Tensor] | None = None) -> DataLoader:
         """Documents with all that is read of each, to average answers over; see `WholeDocuments`."""
         documents = WholeDocuments(self.rows_as_items(rows, split), self.batch_size, also)
-        collate = partial(pad_documents, at_once=self.batch_size, **self._padding)
+        readings = 1 if also is None else 2
+        collate = partial(pad_documents, at_once=self.batch_size, readings=readings, **self._padding)
         options = self._loader_options() | {"batch_size": 1, "collate_fn": collate}
         return DataLoader(documents, shuffle=False, **options)
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from lambda_seq.tasks.data.labels import LABEL_NAMES, find_column, find_label_column
 from lambda_seq.tasks.data.reading.cache import cached_table, in_batches, state_of
 from lambda_seq.tasks.data.reading.dialects import GUESSED, TableOptions, open_text
-from lambda_seq.tasks.data.reading.files import BadFileError, kind_of
+from lambda_seq.tasks.data.reading.files import FASTA, BadFileError, kind_of
 from lambda_seq.tasks.data.reading.layout import (
     ALIASES,
     NO_ROWS,
@@ -30,7 +30,6 @@ from lambda_seq.tasks.data.reading.sources import is_saved
 from lambda_seq.tasks.data.reading.tables import UNREADABLE, is_table, read_tables
 from lambda_seq.tasks.data.reading.text_files import FILE
 
-KINDS = (".fasta", ".fa", ".fna", ".ffn", ".faa", ".frn", ".fas")
 ID_NAMES = ("id", "name", "accession", "sequence_id", "seq_id", "header")
 IN_HEADER = re.compile(r"(?:^|[\s|;,\[])(?:label|class|category|target)\s*[=:]\s*([^\s|;,\]]+)", re.I)
 READING = 1  # changes when files are read otherwise
@@ -38,7 +37,7 @@ READING = 1  # changes when files are read otherwise
 
 def is_fasta(file: Path) -> bool:
     """Whether a file is one, by its name."""
-    return kind_of(file)[0] in KINDS
+    return kind_of(file)[0] in FASTA
 
 
 def has_fasta(path: str | Path) -> bool:
@@ -136,8 +135,7 @@ def _arranged(folder: Path, files: list[Path], whole: bool) -> tuple[dict[str, l
 
 def _by_name(files: list[Path], folder: Path) -> dict[Path, str]:
     """Classes by the names of files that are no splits: promoter.fa and other.fa, also in folders of splits."""
-    names = {file: stem(Path(file.name.removesuffix(kind_of(file)[1]))) for file in files}
-    names = {file: Path(name).stem if Path(name).suffix.lower() in KINDS else name for file, name in names.items()}
+    names = {file: stem(file) for file in files}
     if len(set(names.values())) < 2 or any(name.lower() in ALIASES for name in names.values()):
         return {}
     classes = some(sorted({*names.values()}))

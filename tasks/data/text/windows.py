@@ -81,15 +81,18 @@ class WholeDocuments(Dataset):
         return self.items.item(row) | {"windows": windows}
 
 
-def pad_documents(batches: list[list[dict[str, Any]]], *, at_once: int, **options: Any) -> WindowBatch:
-    """A batch of whole documents, of which a network shall read `at_once` windows at a time."""
+def pad_documents(
+    batches: list[list[dict[str, Any]]], *, at_once: int, readings: int = 1, **options: Any
+) -> WindowBatch:
+    """A batch of whole documents, each of which is read so many times, by a network that reads `at_once` windows."""
     items = [item for batch in batches for item in batch]
     document = torch.tensor([place for place, item in enumerate(items) for _ in item["windows"]])
     windows = pad([{"x": window, "id": ""} for item in items for window in item["windows"]], **options)
-    return {
+    batch: WindowBatch = {
         "x": windows["x"],
         "mask": windows["mask"],
         "document": document,
         "at_once": at_once,
         **named(items),
     }
+    return batch if readings == 1 else {**batch, "readings": readings}
