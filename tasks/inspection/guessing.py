@@ -22,6 +22,7 @@ from lambda_seq.tasks.data.reading.dialects import TableOptions
 from lambda_seq.tasks.data.reading.files import kind_of
 from lambda_seq.tasks.data.reading.layout import classes_of, samples_by_split, visible_files
 from lambda_seq.tasks.data.reading.pictures import is_picture
+from lambda_seq.tasks.data.reading.shards import is_shard
 from lambda_seq.tasks.data.reading.sources import DIGITS, is_saved, load_rows
 from lambda_seq.tasks.data.reading.tables import is_table
 from lambda_seq.tasks.data.series.arrays import is_arrays
@@ -140,7 +141,7 @@ def _kind(file: Path) -> str:
         return SERIES
     if is_fasta(file):
         return LETTERS
-    return "table" if is_table(file) else TEXTS if kind_of(file)[0] == ".txt" else ""
+    return "table" if is_table(file) or is_shard(file) else TEXTS if kind_of(file)[0] == ".txt" else ""
 
 
 def _of_table(table: datasets.Dataset, label: str | None) -> tuple[str, str]:

@@ -21,6 +21,7 @@ PACKED: dict[str, Callable[[str], Any]] = {
 
 FASTA = (".fasta", ".fa", ".fna", ".ffn", ".faa", ".frn", ".fas")  # letters of DNA and proteins
 SERIES = (".ts", ".npz", ".npy")  # series of numbers
+SHARDS = (".tar",)  # of WebDataset
 
 
 class BadFileError(Exception):
