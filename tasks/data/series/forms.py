@@ -84,7 +84,7 @@ def find_form(table: Any, options: FormOptions, known: Sequence[str]) -> Form:
     Raises:
         ValueError: no series are found in it; says which forms there are.
     """
-    taken = {name.casefold() for name in known} or {*LABEL_NAMES}
+    taken = {name.casefold() for name in known or _usual_label(table)}
     looked = table.select(range(min(len(table), LOOKED))).with_format("arrow")[:]
     columns = [name for name in table.column_names if name.strip().casefold() not in taken]
     if index := [name for name in columns if INDEX.fullmatch(name) or _counts_rows(looked, name)]:
@@ -129,9 +129,16 @@ def find_form(table: Any, options: FormOptions, known: Sequence[str]) -> Form:
     return Form("wide", tuple(steps), numbered(count), steps=options.layout == "steps")
 
 
+def _usual_label(table: Any) -> list[str]:
+    """The column that would be the label by its name: of several, such as label and y, the first."""
+    usual = {name.strip().casefold(): name for name in table.column_names}
+    return [usual[name] for name in LABEL_NAMES if name in usual][:1]
+
+
 def steps_by_id(table: Any, label: str | None) -> tuple[str, ...]:
     """The columns that say of which series rows are steps, and when, and those of their numbers; nothing if none do."""
-    columns = [name for name in table.column_names if name != label and name.strip().casefold() not in LABEL_NAMES]
+    taken = [label] if label else _usual_label(table)
+    columns = [name for name in table.column_names if name not in taken]
     name, time = _id(table, columns, FormOptions()), _time(columns, FormOptions())
     if name is None or time is None:
         return ()
@@ -182,8 +189,7 @@ def _time(columns: Sequence[str], options: FormOptions) -> str | None:
 def _steps(table: Any, columns: Sequence[str], looked: pa.Table, labelled: bool) -> list[str]:
     """Columns of numbers; one of them at either end that is like classes is the label, if no other is known."""
     found = [name for name in columns if name.strip().casefold() not in ID_NAMES and _numeric(looked, name)]
-    named = labelled or any(name.strip().casefold() in LABEL_NAMES for name in table.column_names)
-    if not named and len(found) > LEAST and len(found) == len(columns):
+    if not (labelled or _usual_label(table)) and len(found) > LEAST and len(found) == len(columns):
         ends = [name for name in (found[0], found[-1]) if like_classes(table, name)]
         if len(ends) == 1:
             found.remove(ends[0])
