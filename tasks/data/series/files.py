@@ -19,8 +19,9 @@ from lambda_seq.tasks.data.reading.files import BadFileError
 from lambda_seq.tasks.data.reading.layout import note_others, tables_by_split, visible_files
 from lambda_seq.tasks.data.reading.sources import is_saved, load_rows
 from lambda_seq.tasks.data.series.arrays import as_cells, is_arrays, read_arrays
-from lambda_seq.tasks.data.series.forms import COLUMN, Form, FormOptions, as_series, find_form, stored
+from lambda_seq.tasks.data.series.forms import COLUMN, Form, FormOptions, find_form
 from lambda_seq.tasks.data.series.generated import CHANNELS, WAVES, waves
+from lambda_seq.tasks.data.series.tables import as_series, stored
 from lambda_seq.tasks.data.series.ts import is_ts, read_head, read_series
 
 READING = 1  # changes when files are read otherwise
