@@ -29,6 +29,7 @@ THERE = (
     "tests/tasks/detection",
     "tests/scripts/test_paper_detectors.py",
     "tests/interop/test_interop_timm.py",
+    "tests/interop/test_timm_models.py",
     "tests/interop/test_interop_lambda_networks.py",
     "tests/scripts/test_benchmark.py::test_methods_compute_what_they_should",
     "tests/scripts/test_benchmark.py::test_methods_compute_what_they_should_on_images",

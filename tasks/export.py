@@ -15,6 +15,8 @@ from lambda_seq.tasks.training import Training
 IDS = {
     "bytes": "A text is its bytes: the id of byte b is 1 + b, and 0 is padding.",
     "words": "A text is its words, each a hash: `lambda_seq.models.words.word_ids(text)`; 0 is padding.",
+    "dna": "A sequence is its letters: `lambda_seq.inference.tokens.Tokens.of(model).encode(text)`; 0 is padding.",
+    "protein": "A sequence is its letters: `lambda_seq.inference.tokens.Tokens.of(model).encode(text)`; 0 is padding.",
     "tokenizer": "The tokenizer comes with the model; `preprocessing` has the id of padding.",
 }
 

@@ -3,12 +3,13 @@
     Facts(kind="image", options={"num_classes": 2, "in_channels": 3, "image_size": [8, 8]}, labels=["a", "b"],
           pixels=Pixels(mean=[…], std=[…], background="white"))
     Facts(kind="waveform", options=…, labels=…, audio=Audio(sampling_rate=16000, max_length=16000))
+    Facts(kind="features", options=…, labels=…, series=Series(channels=["x", "y"], mean=[…], std=[…]))
     Facts(kind="tokens", options=…, labels=…, tokens=Vocabulary(kind="bytes", vocab_size=257, …))
 
 A checkpoint holds facts as primitives, `facts.to_dict()`: {"input": kind, "options": {…}, "labels": […]}, beside them
-the entries of pixels {"mean", "std", "background", "full_scale", "size"}, and "audio": {…}, "tokens": {…},
-"baselines": {…}. What is None, or empty, is left out. `Facts.from_dict` reads them, also of checkpoints that lack newer
-entries.
+the entries of pixels {"mean", "std", "background", "full_scale", "size"}, and "audio": {…}, "series": {…},
+"tokens": {…}, "baselines": {…}. What is None, or empty, is left out. `Facts.from_dict` reads them, also of checkpoints
+that lack newer entries.
 
 What is special about a modality is a `Part`, a line of `PARTS` in `lambda_seq.inference.records`, and a field of
 `Facts`: its own fields, the front end that makes the network's input of a batch, what a saved model needs to know, and
@@ -23,9 +24,9 @@ from typing import Any, Literal, get_args
 
 from torch import nn
 
-from lambda_seq.inference.records import FLAT, PARTS, VERSION, Audio, Part, Pixels, Vocabulary
+from lambda_seq.inference.records import FLAT, PARTS, VERSION, Audio, Part, Pixels, Series, Vocabulary
 
-__all__ = ["Audio", "Facts", "Kind", "Part", "Pixels", "Target", "TargetKind", "Vocabulary"]
+__all__ = ["Audio", "Facts", "Kind", "Part", "Pixels", "Series", "Target", "TargetKind", "Vocabulary"]
 
 Kind = Literal["tokens", "features", "waveform", "image"]
 TargetKind = Literal["classes", "labels", "numbers"]
@@ -65,7 +66,7 @@ class Facts:
             image_size, vocab_size, max_length.
         labels: names of the classes, labels or numbers, in order; None where there are none.
         target: what is known of a row, which decides what a `Classification` learns.
-        pixels, audio, tokens: what is special about pictures, audio and text; None of other data.
+        pixels, audio, series, tokens: what is special about pictures, audio, series and text; None of other data.
         baselines: accuracies of simple rules by stage ("val", "test") and name, shown beside the network's.
         instead: for a kind that these data could be as well, what makes them so, "turn images into sequences of pixels
             with --data.as_sequence true"; a network that takes it is told of. Not stored.
@@ -80,6 +81,7 @@ class Facts:
     target: Target = Target()
     pixels: Pixels | None = None
     audio: Audio | None = None
+    series: Series | None = None
     tokens: Vocabulary | None = None
     baselines: dict[str, dict[str, float]] = field(default_factory=dict)
     instead: dict[str, str] = field(default_factory=dict, compare=False, repr=False)

@@ -18,6 +18,7 @@ import numpy as np
 
 from lambda_seq.inference.answers import Embedded, Generation, Prediction
 from lambda_seq.inference.predictor import load_predictor
+from lambda_seq.inference.readers import SeriesReader
 from lambda_seq.tasks.callbacks.predictions import WRITERS, Writer, number_columns
 from lambda_seq.tasks.checkpointing.storage import PARTIAL
 from lambda_seq.tasks.data.audio.data import AUDIO_NAMES
@@ -33,6 +34,9 @@ from lambda_seq.tasks.data.reading.documents import find_text_column
 from lambda_seq.tasks.data.reading.known import true_labels
 from lambda_seq.tasks.data.reading.sources import load_rows, to_predict
 from lambda_seq.tasks.data.reading.text_files import has_text_files, load_text_files
+from lambda_seq.tasks.data.series.files import Stored, load_series
+from lambda_seq.tasks.data.series.forms import FormOptions
+from lambda_seq.tasks.data.text.fasta import has_fasta, load_fasta
 
 SHOWN = 10  # answers that are printed
 WIDTH = 60  # characters of a name, or of a text, that are printed
@@ -90,7 +94,9 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError(
             f"--embed: {options.model} is a language model, which has no vector of a whole text; leave it out"
         )
-    tables = [Table(path, predictor.kind, options, several=len(options.input) > 1) for path in options.input]
+    channels = predictor.reader.channels if isinstance(predictor.reader, SeriesReader) else ()
+    several = len(options.input) > 1
+    tables = [Table(path, predictor.kind, options, several=several, channels=channels) for path in options.input]
     rows, taken = chain.from_iterable(tables), deque[Row]()
 
     def inputs() -> Iterator[Any]:
@@ -142,28 +148,31 @@ class Table:
 
     Args:
         path: as it was given.
-        kind: of the inputs: "text", "picture", "clip" or "prompt".
+        kind: of the inputs: "text", "picture", "clip", "series" or "prompt".
         options: of the command line, for the names of columns.
         several: whether there are other files, so that numbers of rows need the file's name.
+        channels: of series, that the model knows.
 
     Raises:
         ValueError, FileNotFoundError: it cannot be read, or holds nothing of this kind.
     """
 
-    def __init__(self, path: str, kind: str, options: argparse.Namespace, several: bool) -> None:
-        self.path, self.several = path, several
+    def __init__(
+        self, path: str, kind: str, options: argparse.Namespace, several: bool, channels: Sequence[str] = ()
+    ) -> None:
+        self.path, self.several, self.channels = path, several, channels
         self.names: list[str]
-        self.given: Cells | DecodedTexts
+        self.given: Cells | DecodedTexts | Stored
         try:
-            table, label_column = self._read(kind), getattr(options, "data.label_column")
+            table, label_column = self._read(kind, options), getattr(options, "data.label_column")
             self.truths = true_labels(table, label_column, wanted=True)
-            read = {"picture": self._pictures, "clip": self._clips}.get(kind, self._texts)
+            read: Any = {"picture": self._pictures, "clip": self._clips, "series": self._series}.get(kind, self._texts)
             self.names, self.given = read(table, options)
         except (ValueError, OSError) as error:
             if type(error) not in (ValueError, FileNotFoundError, ConnectionError):
                 raise
             message = re.sub(r"(?<![\w.])path=", "--input=", str(error))
-            raise type(error)(f"{message} (the model takes {kind}s)") from error
+            raise type(error)(f"{message} (the model takes {kind}{'' if kind == 'series' else 's'})") from error
 
     def __iter__(self) -> Iterator[Row]:
         for row, name in enumerate(self.names):
@@ -171,19 +180,40 @@ class Table:
             if isinstance(self.given, DecodedTexts):
                 given: Any = self.given[row]
                 shown = given
+            elif isinstance(self.given, Stored):
+                given = self.given.read(row)  # (C, N)
+                shown = f"{given.shape[1]} steps"
             else:
                 given, shown = self.given.read(row, lambda source: source), "" if numbered else name
             truth = None if self.truths is None else self.truths[row]
             yield Row(f"{self.path}:{row}" if numbered and self.several else name, shown, truth, given)
 
-    def _read(self, kind: str) -> datasets.Dataset:
+    def _read(self, kind: str, options: argparse.Namespace) -> datasets.Dataset:
+        if kind == "series":
+            return self._of_series(options)
         if kind == "clip":
             tables = load_audio(self.path, whole=True)
+        elif kind == "text" and has_fasta(self.path):
+            tables = load_fasta(self.path, whole=True)
         elif kind != "picture" and has_text_files(self.path):
             tables = load_text_files(self.path, whole=True)
         else:
             tables = load_rows(self.path, whole=True)
         return flat(to_predict(tables, self.path))
+
+    def _of_series(self, options: argparse.Namespace) -> datasets.Dataset:
+        """A row for each series, named by its number, or by what says of which series steps are."""
+        columns = {name: getattr(options, f"data.{name}_column") for name in ("id", "time", "label")}
+        known = [columns["label"]] if columns["label"] else []
+        form = FormOptions(None, len(self.channels), columns["id"], columns["time"])
+        found = load_series(self.path, whole=True, options=form, known=known, names=self.channels)
+        table = to_predict(found.tables, self.path)
+        column = None if found.form is None else found.form.id
+        self.names = list(map(str, range(len(table)) if column is None else table[column]))
+        return table
+
+    def _series(self, table: datasets.Dataset, options: argparse.Namespace) -> tuple[list[str], Stored]:
+        return self.names, Stored(table, np.arange(len(table)))
 
     def _texts(self, table: datasets.Dataset, options: argparse.Namespace) -> tuple[list[str], DecodedTexts]:
         column = find_text_column(table, getattr(options, "data.text_column"), getattr(options, "data.label_column"))
@@ -243,7 +273,13 @@ def parser() -> argparse.ArgumentParser:
     add = command.add_argument
     add("predict", choices=["predict"], help=argparse.SUPPRESS)
     add("--model", required=True, metavar="FOLDER", help="what `fit` left as outputs/NAME/model, or a name of the hub")
-    add("--input", required=True, nargs="+", metavar="FILE", help="pictures, clips or texts: files, folders, tables")
+    add(
+        "--input",
+        required=True,
+        nargs="+",
+        metavar="FILE",
+        help="pictures, clips, texts, series: files, folders, tables",
+    )
     add("--output", default="predictions.csv", metavar="FILE", help=".csv, .jsonl or .parquet (%(default)s)")
     add("--batch_size", type=int, default=32, metavar="N", help="inputs, or windows, at once (%(default)s)")
     add("--device", metavar="DEVICE", help="cpu, cuda, … (cpu)")
@@ -252,6 +288,8 @@ def parser() -> argparse.ArgumentParser:
         ("text", "texts"),
         ("image", "pictures"),
         ("audio", "clips"),
+        ("id", "which series a row is a step of"),
+        ("time", "the order of steps"),
         ("label", "true labels, if known"),
     ):
         add(f"--data.{name}_column", metavar="NAME", help=f"column of {what}; found by its name or type")

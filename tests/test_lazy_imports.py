@@ -21,10 +21,11 @@ def test_torch_waits():
 def test_all_names_are_there():
     run(
         "from lambda_seq import *\n"
-        "import lambda_seq, pickle\n"
+        "import lambda_seq, pickle, sys\n"
         "assert LambdaLayer1d is lambda_seq.LambdaLayer1d is lambda_seq.layers.LambdaLayer1d\n"
         "assert functional.lambda_layer is lambda_seq.functional.api.lambda_layer\n"
         "assert lambda_seq.parallel.make_mesh and lambda_seq.interop.timm\n"
+        "assert 'timm' not in sys.modules\n"
         "assert set(lambda_seq.__all__) <= set(dir(lambda_seq))\n"
         "assert pickle.loads(pickle.dumps(LambdaLayer1d)) is LambdaLayer1d\n"
     )

@@ -30,12 +30,12 @@ def pad_tokens(
 
 
 def pad_samples(
-    rows: Sequence[Float[Tensor, " N"]], *, multiple: int, most: int
-) -> tuple[Float[Tensor, "B N"], Bool[Tensor, "B N"] | None]:
-    """Rows of samples, padded with zeros, and a mask that is True at real positions; None where all are."""
+    rows: Sequence[Float[Tensor, "N ..."]], *, multiple: int, most: int | None
+) -> tuple[Float[Tensor, "B N ..."], Bool[Tensor, "B N"] | None]:
+    """Rows of samples, or of vectors, padded with zeros, and a mask, True at real positions; None where all are."""
     lengths = torch.tensor([len(row) for row in rows])
     length = padded_length(int(lengths.max()), multiple, most)
-    x = torch.zeros(len(rows), length)
+    x = torch.zeros(len(rows), length, *rows[0].shape[1:])
     for index, row in enumerate(rows):
         x[index, : len(row)] = row
     return x, torch.arange(length) < lengths[:, None] if int(lengths.min()) < length else None

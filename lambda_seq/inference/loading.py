@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
-from lambda_seq.inference.readers import ClipReader, PictureReader, Reader, TextReader
-from lambda_seq.inference.records import VERSION, Audio, Part, Pixels, Vocabulary
+from lambda_seq.inference.readers import ClipReader, PictureReader, Reader, SeriesReader, TextReader
+from lambda_seq.inference.records import VERSION, Audio, Part, Pixels, Series, Vocabulary
 from lambda_seq.inference.tokens import Tokens
 from lambda_seq.models.model import Model
 from lambda_seq.models.sequence.generation import GenerativeModel
@@ -42,6 +42,8 @@ def reader_of(model: Model, name: str) -> Reader:
     try:
         if "audio" in given:
             return ClipReader(_complete(Audio.from_dict(given["audio"]), name, _of_clips(given)))
+        if "series" in given:
+            return SeriesReader(Series.from_dict(given["series"]))
         if "mean" in given:
             return _picture_reader(given, name)
         if model.input_kind == "tokens" and ("tokens" in given or isinstance(model, GenerativeModel)):
@@ -51,8 +53,8 @@ def reader_of(model: Model, name: str) -> Reader:
     held = f"it says only {', '.join(given)}" if given else "it says nothing"
     raise ValueError(
         f"{name}: `preprocessing` in its config.json does not say how {model.input_kind} are made of inputs, {held}. "
-        "The models of `lambda-seq fit` on texts, pictures and clips do; prepare inputs as the training did, and use "
-        "from_pretrained"
+        "The models of `lambda-seq fit` on texts, pictures, clips and series do; prepare inputs as the training did, "
+        "and use from_pretrained"
     )
 
 

@@ -16,6 +16,7 @@ from lambda_seq.inference.answers import Embedded, Generation, Prediction, predi
 from lambda_seq.inference.batches import mean_by_document
 from lambda_seq.inference.loading import reader_of
 from lambda_seq.inference.readers import TextReader, text_of
+from lambda_seq.inference.series import is_numbers
 from lambda_seq.inference.tokens import as_text
 from lambda_seq.models.model import Model, from_pretrained
 from lambda_seq.models.sequence.generation import GenerativeModel
@@ -25,7 +26,7 @@ ONE = (str, bytes, Path, Mapping)  # inputs, and no collections of them
 
 
 class Predictor:
-    """Answers to raw inputs: texts, pictures, clips, or prompts of a language model.
+    """Answers to raw inputs: texts, pictures, clips, series, or prompts of a language model.
 
     Inputs are read as the evaluation of the training read its rows, by the record that a run saves with its model:
     sampling rate, size, standardisation, tokens, which part or windows. What a model takes, `predictor.kind` says:
@@ -33,6 +34,8 @@ class Predictor:
     - "text": str, bytes, or `pathlib.Path` for the text of a file;
     - "picture": paths, bytes of files, pictures of PIL, arrays (H, W[, C]) and tensors (C, H, W) of bytes;
     - "clip": paths, bytes of files, and samples with their rate, (samples, rate) or {"array", "sampling_rate"};
+    - "series": arrays (channels, N), or (N,) of one channel, numbers by the names of channels, and paths of files that
+      hold one series;
     - "prompt", of language models: as "text".
 
         predictor = lambda_seq.load_predictor("outputs/NAME/model")
@@ -179,6 +182,8 @@ class Predictor:
 
     def _is_one(self, given: Any) -> bool:
         """Whether it is an input, and no collection of such, as arrays of several pictures, or of texts, are."""
+        if self.kind == "series" and isinstance(given, np.ndarray | Tensor | list):
+            return is_numbers(given) if isinstance(given, list) else given.ndim < 3
         if isinstance(given, np.ndarray | Tensor):
             return given.ndim < 4 and not (isinstance(given, np.ndarray) and given.dtype.kind in "OSU")
         if isinstance(given, tuple):

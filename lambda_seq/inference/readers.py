@@ -1,4 +1,4 @@
-"""Readers: a text, picture or clip, in any of the forms that a person has it in, as the windows that a network takes.
+"""Readers: a text, picture, clip or series, in any of the forms that a person has it in, as what a network takes.
 
 A reader is made of a record, which the data module of the training has written, and does with an input what that data
 module does with the rows of its test split: both use the same functions, with the same numbers.
@@ -15,14 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lambda_seq.inference.alphabets import reverse_complement
 from lambda_seq.inference.batches import cut, pad_samples, pad_tokens
 from lambda_seq.inference.frontends import Standardized
-from lambda_seq.inference.records import Audio, Pixels, Vocabulary
+from lambda_seq.inference.records import Audio, Pixels, Series, Vocabulary
+from lambda_seq.inference.series import series_of
 from lambda_seq.inference.tokens import Tokens
 
 log = logging.getLogger(__name__)
 INSTALL = 'pip install "lambda-seq[train]"'
-BLOCK = {"tokens": 64, "samples": 1024}  # batches are padded to a multiple, so that few lengths occur
+BLOCK = {"tokens": 64, "samples": 1024, "steps": 16}  # batches are padded to a multiple, so that few lengths occur
 
 Batch = tuple[Tensor, Tensor | None]  # the network's input, and its mask
 
@@ -31,7 +33,7 @@ class Reader(Protocol):
     """Reads one kind of input.
 
     Attributes:
-        kind: what it reads, "text", "picture" or "clip".
+        kind: what it reads, "text", "picture", "clip" or "series".
     """
 
     kind: str
@@ -58,14 +60,17 @@ class TextReader:
 
     def __init__(self, record: Vocabulary, tokens: Tokens) -> None:
         self.tokens, self.most = tokens, record.max_length
-        self.reading = record.reading()
+        self.reading, self.strands = record.reading(), record.strands
 
     def windows(self, given: Any) -> list[Tensor]:
-        """Token ids, each (N,); of an empty text none."""
+        """Token ids, each (N,); of an empty text none; of DNA perhaps those of both strands."""
         ids = torch.from_numpy(self.tokens.encode(text_of(given)))
         if not len(ids):
             log.warning("an empty text has no token: the answer is what the network says about nothing")
-        return [ids[begin : begin + self.reading.most] for begin in self.reading.begins(len(ids))]
+        found = [ids[begin : begin + self.reading.most] for begin in self.reading.begins(len(ids))]
+        if self.strands == 2:
+            found += [torch.from_numpy(reverse_complement(window.numpy())) for window in found]
+        return found
 
     def batch(self, windows: Sequence[Tensor]) -> Batch:
         """Ids (B, N) and their mask."""
@@ -187,6 +192,34 @@ class ClipReader:
         if rate != self.record.sampling_rate and rate not in self._rates:
             self._rates.add(rate)
             log.warning("clips of %d samples per second are resampled to %d", rate, self.record.sampling_rate)
+
+
+class SeriesReader:
+    """Series of numbers: arrays, numbers by the names of channels, and files of one series; see `series_of`."""
+
+    kind = "series"
+
+    def __init__(self, record: Series) -> None:
+        self.channels, self.most, self.frontend = record.channels, record.max_length, record.frontend()
+        self.reading = record.reading()
+
+    def windows(self, given: Any) -> list[Tensor]:
+        """Numbers (N, C), NaN where one is missing."""
+        values = torch.from_numpy(series_of(given, self.channels))
+        if not len(values):
+            log.warning("a series without a step: the answer is what the network says about nothing")
+        if len(values) > self.reading.most:
+            log.warning("of %d steps %d are read, as in the training (%s)", *(len(values), *self._read))
+        begin = self.reading.begin(len(values), 0, 0)
+        return [values[begin : begin + self.reading.most]]
+
+    def batch(self, windows: Sequence[Tensor]) -> Batch:
+        """Numbers (B, N, C) and, if some are shorter, their mask."""
+        return pad_samples(windows, multiple=BLOCK["steps"], most=self.most)
+
+    @property
+    def _read(self) -> tuple[int, str]:
+        return self.reading.most, self.reading.part
 
 
 def _samples(given: Any) -> tuple[np.ndarray, int]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from torch import nn
 
 from lambda_seq.inference.frontends import AudioFrontend
+from lambda_seq.inference.series import SeriesFrontend
 from lambda_seq.inference.texts import Reading
 
 if TYPE_CHECKING:
@@ -34,15 +35,16 @@ def agreed(give: str, *, default: Any = MISSING, if_known: bool = False) -> Any:
     return field(default=default, metadata={"give": give, "if_known": if_known, "predicting": False})
 
 
-def read_alike(give: str) -> Any:
+def read_alike(give: str, *, if_known: bool = True) -> Any:
     """A field that data to predict share with the checkpoint: what of an input is read, None where it is not known.
 
     A test at another size, or of another part, is an experiment; a prediction so is a mistake.
 
     Args:
         give: as for `agreed`.
+        if_known: whether None says that it is not known; else that there is no such.
     """
-    return field(default=None, metadata={"give": give, "if_known": True, "predicting": True})
+    return field(default=None, metadata={"give": give, "if_known": if_known, "predicting": True})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +109,8 @@ class Part:
                 value = str(wanted).replace(", ", ",") if isinstance(wanted, list) else wanted  # a word of a shell
                 remedies.append(one.metadata["give"].format(value))
         if found:
-            raise ValueError(f"ckpt_path: the checkpoint {self.differs}, {', '.join(found)}; give {' '.join(remedies)}")
+            remedy = f"give {' '.join(remedies)}" if remedies else "leave that out"
+            raise ValueError(f"ckpt_path: the checkpoint {self.differs}, {', '.join(found)}; {remedy}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +188,7 @@ class Vocabulary(Part):
     """What token ids mean, which `Tokens` are made of, and which tokens of a text are read.
 
     Attributes:
-        kind: "bytes", "words" or "tokenizer".
+        kind: "bytes", "words", "tokenizer", "dna" or "protein".
         vocab_size: number of ids.
         pad: id of padding.
         fingerprint: 16 hexadecimal digits of what a tokenizer does; "bytes" for bytes.
@@ -193,6 +196,7 @@ class Vocabulary(Part):
         max_length: most tokens that are read at once; None of texts that are read from their beginning to their end.
         part: which of a longer text: "start", "middle", "end", or "windows" whose answers are averaged.
         stride: tokens from the beginning of a window to that of the next.
+        strands: 2 if the answers to DNA and to its reverse complement are averaged, None if not.
     """
 
     differs = "read other parts of texts than are read now"
@@ -205,6 +209,7 @@ class Vocabulary(Part):
     max_length: int | None = read_alike("--data.max_length {}")
     part: str | None = read_alike("--data.part {}")
     stride: int | None = None
+    strands: int | None = read_alike("--data.both_strands true for {} strands", if_known=False)
 
     def reading(self) -> Reading:
         """Which tokens of a text are read in evaluation."""
@@ -231,5 +236,35 @@ class Vocabulary(Part):
         super().check(theirs, predicting=predicting)
 
 
-PARTS: dict[str, type[Part]] = {"pixels": Pixels, "audio": Audio, "tokens": Vocabulary}
+@dataclass(frozen=True, kw_only=True)
+class Series(Part):
+    """Arguments of `SeriesFrontend`, which says what they are, and which steps of a series are read.
+
+    Attributes:
+        channels: their names, in order.
+        max_length: most steps that are read.
+        part: which of a longer series: "start", "middle" or "end".
+    """
+
+    differs = "read other series than the data are now"
+
+    channels: list[str] = agreed("--data.channel_columns {}")  # noqa: RUF009 - a field
+    mean: list[float]
+    std: list[float]
+    standardize: str = agreed("--data.standardize {}", default="train")
+    missing: str = agreed("--data.missing {}", default="mean")
+    indicator: bool = agreed("--data.indicator {}", default=False)
+    max_length: int | None = read_alike("--data.max_length {}")
+    part: str | None = read_alike("--data.part {}")
+
+    def frontend(self) -> nn.Module:
+        """Standardises channels, and fills in what is missing."""
+        return SeriesFrontend(**self.to_dict())
+
+    def reading(self) -> Reading:
+        """Which steps of a series are read in evaluation."""
+        return Reading(sys.maxsize if self.max_length is None else self.max_length, self.part or "start")
+
+
+PARTS: dict[str, type[Part]] = {"pixels": Pixels, "audio": Audio, "series": Series, "tokens": Vocabulary}
 FLAT = "pixels"  # whose entries a checkpoint has beside the others

@@ -1,4 +1,4 @@
-"""Series of numbers: logistic regression on what they are like, and on their course where all are of one length."""
+"""Series of numbers, as the network takes them: logistic regression on what they are like, and on their course."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lambda_seq.tasks.baselines.fitted import Fitted
@@ -34,12 +34,23 @@ def fit(data: ClassificationData) -> Fitted:
         "series",
         f"of {channels} channels mean, deviation, extremes, and the same of steps; {steps} means along the series",
     )
-    return fit_features(data, kind, partial(summary, steps=steps), MOST)
+    series = data.facts.series
+    frontend = None if series is None else series.frontend()
+    return fit_features(data, kind, partial(summary, steps=steps, frontend=frontend), MOST)
 
 
-def summary(x: Float[Tensor, "N C"] | Float[Tensor, " N"], steps: int) -> Float[np.ndarray, " d"]:
-    """What a series is like: statistics of its values and of its steps, and `steps` means along it."""
+def summary(
+    x: Float[Tensor, "N C"] | Float[Tensor, " N"], steps: int, frontend: nn.Module | None = None
+) -> Float[np.ndarray, " d"]:
+    """What a series is like: statistics of its values and of its steps, and `steps` means along it.
+
+    Args:
+        x: the series.
+        steps: means.
+        frontend: that standardises it, and fills in what is missing; None for the series as it is.
+    """
     x = x.float()[:, None] if x.ndim == 1 else x.float()
+    x = x if frontend is None else frontend(x[None])[0][0]
     if not len(x):
         x = x.new_zeros(1, x.shape[1])
     change = x.diff(dim=0) if len(x) > 1 else torch.zeros_like(x)

@@ -147,7 +147,7 @@ def _cutter(data: TextData) -> Callable[[bytes, int, int], str]:
     tokens, most = data.tokens, data.max_length
     if tokens.kind == "bytes":
         return lambda text, length, begin: text[begin : begin + most].decode("utf-8", "ignore")
-    if tokens.kind == "tokenizer":
+    if tokens.kind != "words":
         return lambda text, length, begin: tokens.decode(tokens.encode(text)[begin : begin + most].tolist())
 
     def cut(text: bytes, length: int, begin: int) -> str:

@@ -47,6 +47,13 @@ class ClipBatch(RowBatch):
     mask: NotRequired[Bool[Tensor, "B N"]]
 
 
+class SeriesBatch(RowBatch):
+    """Series of numbers, NaN where one is missing, padded with zeros; without a mask where none is."""
+
+    x: Float[Tensor, "B N C"]
+    mask: NotRequired[Bool[Tensor, "B N"]]
+
+
 class WindowBatch(RowBatch):
     """Whole documents in W windows, which are read `at_once` at a time; "id" and "label" are of the B documents."""
 
@@ -54,6 +61,7 @@ class WindowBatch(RowBatch):
     mask: Bool[Tensor, "W N"]
     document: Int[Tensor, " W"]  # place of a window's document in "id" and "label"
     at_once: int
+    readings: NotRequired[int]  # of each document, where there are several, as of both strands of DNA
 
 
 class ClipWindowBatch(RowBatch):
@@ -76,7 +84,7 @@ class LanguageBatch(TypedDict):
     id: list[list[str]]  # of the pieces of each row
 
 
-Batch = SequenceBatch | PictureBatch | ClipBatch | WindowBatch | ClipWindowBatch | LanguageBatch
+Batch = SequenceBatch | PictureBatch | ClipBatch | SeriesBatch | WindowBatch | ClipWindowBatch | LanguageBatch
 
 
 class Packed:

@@ -19,7 +19,10 @@ from lambda_seq.tasks.data.reading.columns import filled, like_classes
 from lambda_seq.tasks.data.reading.notes import note, some
 
 LABEL_NAMES = ("label", "labels", "target", "class", "category", "y", "sentiment", "emotion", "intent", "topic")
-TEXT_NAMES = ("text", "sentence", "document", "content", "review", "message", "comment", "tweet", "body", "headline")
+TEXT_NAMES = (
+    *("text", "sentence", "document", "content", "review", "message", "comment", "tweet", "body", "headline"),
+    *("sequence", "seq"),  # of letters
+)
 TEXT = (datasets.Value("string"), datasets.Value("large_string"))
 FILE_COLUMNS = ("text file", "image", "audio")  # of rows that are files
 MISSING, UNKNOWN = -1, -2  # labels of rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,12 +22,19 @@ from lambda_seq.tasks.data.reading.dialects import TableOptions
 from lambda_seq.tasks.data.reading.files import kind_of
 from lambda_seq.tasks.data.reading.layout import classes_of, samples_by_split, visible_files
 from lambda_seq.tasks.data.reading.pictures import is_picture
+from lambda_seq.tasks.data.reading.shards import is_shard
 from lambda_seq.tasks.data.reading.sources import DIGITS, is_saved, load_rows
 from lambda_seq.tasks.data.reading.tables import is_table
+from lambda_seq.tasks.data.series.arrays import is_arrays
+from lambda_seq.tasks.data.series.forms import steps_by_id
+from lambda_seq.tasks.data.series.generated import WAVES
+from lambda_seq.tasks.data.series.ts import is_ts
+from lambda_seq.tasks.data.text.fasta import is_fasta
 from lambda_seq.tasks.detection.folders import about_objects
 
 PICTURES, CLIPS = "image_classification", "audio_classification"
 TEXTS, LANGUAGE = "text_classification", "language_modelling"
+SERIES, LETTERS = "series_classification", "biosequences"
 OBJECTS = "detection"
 COMMAND = "inspect"
 LOOKED = 20  # cells of a column
@@ -81,6 +89,7 @@ def guessed(path: str, label: str | None = None, options: TableOptions = TableOp
         FileNotFoundError: there is nothing at the path.
     """
     known = {DIGITS: (PICTURES, "these are handwritten digits"), TONES: (CLIPS, "these are generated tones")}
+    known |= {WAVES: (SERIES, "these are generated series")}
     if path in known:
         return known[path]
     place = Path(path).expanduser()
@@ -96,14 +105,18 @@ def guessed(path: str, label: str | None = None, options: TableOptions = TableOp
     alone = is_saved(place) or place.is_file()
     files = [place] if alone else visible_files(place, lambda file: _kind(file) != "")
     kinds = Counter(map(_kind, files))
-    if is_saved(place) or (kinds["table"] and not kinds[PICTURES] + kinds[CLIPS]):
+    if is_saved(place) or (kinds["table"] and not kinds[PICTURES] + kinds[CLIPS] + kinds[SERIES] + kinds[LETTERS]):
         return _of_table(flat(next(iter(load_rows(path, whole=True, options=options).values()))), label)
-    if not any(kinds[kind] for kind in (PICTURES, CLIPS, TEXTS)):
+    if not any(kinds[kind] for kind in (PICTURES, CLIPS, SERIES, LETTERS, TEXTS)):
         found = f"of kind {place.suffix!r}" if place.is_file() else "without a picture, a clip, a text or a table"
         raise ValueError(
-            f"path={path!r}: {found}, nothing that can be read; expected pictures, clips, .txt files or tables "
-            "(parquet, jsonl, csv)"
+            f"path={path!r}: {found}, nothing that can be read; expected pictures, clips, .txt files, .ts files of "
+            "series, arrays (.npz), fasta files or tables (parquet, jsonl, csv)"
         )
+    if kinds[LETTERS] and not kinds[PICTURES] + kinds[CLIPS] + kinds[SERIES]:
+        return LETTERS, f"there are {kinds[LETTERS]} fasta files; of proteins with --data.tokenizer protein"
+    if kinds[SERIES] and not kinds[PICTURES] + kinds[CLIPS]:
+        return SERIES, f"there are {kinds[SERIES]} files of series"
     most = max((PICTURES, CLIPS, TEXTS), key=lambda kind: kinds[kind])
     if most != TEXTS:
         return most, f"there are {kinds[most]} {'pictures' if most == PICTURES else 'clips'}"
@@ -128,13 +141,19 @@ def _kind(file: Path) -> str:
         return PICTURES
     if file.suffix.lower() in SUFFIXES:
         return CLIPS
-    return "table" if is_table(file) else TEXTS if kind_of(file)[0] == ".txt" else ""
+    if is_ts(file) or is_arrays(file):
+        return SERIES
+    if is_fasta(file):
+        return LETTERS
+    return "table" if is_table(file) or is_shard(file) else TEXTS if kind_of(file)[0] == ".txt" else ""
 
 
 def _of_table(table: datasets.Dataset, label: str | None) -> tuple[str, str]:
     if "objects" in table.column_names and "bbox" in str(table.features["objects"]):
         return OBJECTS, "column 'objects' holds boxes"
     for column, kind in table.features.items():
+        if isinstance(kind, datasets.List) and holds_numbers(table, column) and _no_squares(table, column):
+            return SERIES, f"column {column!r} holds lists of numbers that make no squares"
         if isinstance(kind, datasets.Image) or holds_numbers(table, column):
             return PICTURES, f"column {column!r} holds pictures"
         if isinstance(kind, datasets.Audio):
@@ -143,6 +162,8 @@ def _of_table(table: datasets.Dataset, label: str | None) -> tuple[str, str]:
         found = {_of_cell(cell) for cell in cells} - {None}
         if len(found) == 1 and (name := found.pop()):
             return name, f"column {column!r} holds {'pictures' if name == PICTURES else 'audio'}, or names them"
+    if channels := steps_by_id(table, label):
+        return SERIES, f"rows with the same {channels[0]!r} seem to be steps of a series"
     if columns := pixel_columns(table, label):
         return PICTURES, f"there are {len(columns)} columns of pixels"
     names = [name for name in table.column_names if name.strip().casefold().rpartition(".")[2] in LABEL_NAMES]
@@ -150,6 +171,13 @@ def _of_table(table: datasets.Dataset, label: str | None) -> tuple[str, str]:
     if alike:
         return TEXTS, f"it is a table of texts with a column like {alike[0]!r} for labels"
     return LANGUAGE, "it is a table of texts without a column of labels"
+
+
+def _no_squares(table: datasets.Dataset, column: str) -> bool:
+    """Whether lists of numbers are of different lengths, or of one that makes no square picture, grey or in colours."""
+    cells = table.select_columns(column).with_format("arrow")[:LOOKED].column(0).to_pylist()
+    lengths = {len(cell) for cell in cells if cell and not isinstance(cell[0], list)}
+    return len(lengths) > 1 or any(math.isqrt(n) ** 2 != n and 3 * math.isqrt(n // 3) ** 2 != n for n in lengths)
 
 
 def _of_cell(cell: Any) -> str | None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from lambda_seq.inference.clips import read_header, read_samples
 from lambda_seq.inference.pictures import Decoder, look, opened
-from lambda_seq.tasks.data import AudioData, ClassificationData, CorpusData, Data, ImageData, TextData
+from lambda_seq.tasks.data import AudioData, ClassificationData, CorpusData, Data, ImageData, SeriesData, TextData
 from lambda_seq.tasks.data.labels import Rows
 from lambda_seq.tasks.data.reading.cells import Cells
 from lambda_seq.tasks.data.reading.corpus import Texts, sizes_of
@@ -22,6 +22,7 @@ MEASURED = 2000  # files of a split whose headers are read, evenly spaced
 HASHED = 2**16  # bytes of a file that tell it from others, with its size
 SHOWN = 120  # characters of a text
 SIDE = 96  # pixels of a picture on a sheet
+CHANNELS = 4  # of a series that are shown
 
 
 class View(ABC):
@@ -210,6 +211,39 @@ class ItemView(View):
         return f"{tuple(x.shape)} of {x.dtype}: {x.flatten()[:12].tolist()}"
 
 
+class SeriesView(ItemView):
+    """Series, by their steps."""
+
+    unit = "steps"
+
+    def line(self, rows: Rows, split: str, place: int) -> str:
+        """Least and greatest number of each channel, and how many are missing."""
+        x = self.data.rows_as_items(rows, split)[place]["x"].numpy()  # (N, C)
+        said = f"{len(x):,} steps"
+        for name, channel in list(zip(self.data.channels, x.T, strict=True))[:CHANNELS]:
+            known = channel[~np.isnan(channel)]
+            said += f"; {name} {known.min():.4g} to {known.max():.4g}" if len(known) else f"; {name} unknown"
+            said += f", {len(channel) - len(known)} missing" if 0 < len(known) < len(channel) else ""
+        return said + (" …" if x.shape[1] > CHANNELS else "")
+
+    def name(self, rows: Rows, split: str, place: int) -> str:
+        """What a series is called."""
+        found = str(self.data.rows_as_items(rows.take(np.array([place])), split)[0]["id"])
+        return super().name(rows, split, place) if found.isdecimal() else found
+
+    def tile(self, rows: Rows, split: str, place: int) -> np.ndarray | None:
+        """The course of the first channel that has a number, from −1 to 1."""
+        x = self.data.rows_as_items(rows, split)[place]["x"].numpy()
+        known = ~np.isnan(x)
+        if not known.any():
+            raise ValueError("holds no number")
+        channel = x[:, int(known.any(0).argmax())]
+        steps = np.flatnonzero(~np.isnan(channel))
+        course = np.interp(np.arange(len(channel)), steps, channel[steps])
+        middle, half = (course.max() + course.min()) / 2, max((course.max() - course.min()) / 2, 1e-12)
+        return (course - middle) / half
+
+
 def view_of(data: Data) -> View:
     """How the rows of a data module are looked at.
 
@@ -218,14 +252,16 @@ def view_of(data: Data) -> View:
     """
     if isinstance(data, CorpusData) and data.streaming:
         raise ValueError("streaming=True: a stream has no rows to compare; leave out --data.streaming")
-    kinds = ((TextData, TextView), (CorpusData, TextView), (ImageData, PictureView), (AudioData, ClipView))
+    kinds: list[tuple[Any, Any]] = [(TextData, TextView), (CorpusData, TextView), (ImageData, PictureView)]
+    kinds += [(AudioData, ClipView), (SeriesData, SeriesView)]
     for kind, view in (*kinds, (ClassificationData, ItemView)):
         if isinstance(data, kind):
-            return view(data)
+            found: View = view(data)
+            return found
     if data.view is not None:
         module, _, name = data.view.rpartition(".")
-        own: View = getattr(import_module(module), name)(data)
-        return own
+        found = getattr(import_module(module), name)(data)
+        return found
     names = ", ".join(kind.__name__ for kind, _ in kinds)
     raise ValueError(f"data={type(data).__name__}: it has no rows that could be looked at; expected one of {names}")
 

@@ -123,6 +123,8 @@ def batch_like(
         return {"x": x}, f"{rows:,} pictures of {height} × {width}"
     if facts.audio is not None:
         most = longest or facts.audio.max_length
+    if facts.series is not None:
+        channels = len(facts.series.channels)  # without indicators, which the front end makes
     if most is None:
         return None
     if facts.audio is not None:

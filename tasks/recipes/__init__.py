@@ -7,7 +7,7 @@ configuration, each with its reason. What it chooses when is a table at the top 
 it is made of. A new one is a file here, and a name in the import below.
 """
 
-from lambda_seq.tasks.recipes import audio, pictures, texts
+from lambda_seq.tasks.recipes import audio, pictures, series, texts
 from lambda_seq.tasks.recipes.registry import RECIPES, Choice, Measured, Recipe, named
 
-__all__ = ["RECIPES", "Choice", "Measured", "Recipe", "audio", "named", "pictures", "texts"]
+__all__ = ["RECIPES", "Choice", "Measured", "Recipe", "audio", "named", "pictures", "series", "texts"]

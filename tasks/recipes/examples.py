@@ -5,7 +5,7 @@ The page on data shows them, and a test sees that it shows those of today.
 
 from __future__ import annotations
 
-from lambda_seq.tasks.recipes import audio, pictures, texts
+from lambda_seq.tasks.recipes import audio, pictures, series, texts
 from lambda_seq.tasks.recipes.choosing import shown
 from lambda_seq.tasks.recipes.registry import RECIPES, Measured
 
@@ -25,6 +25,11 @@ EXAMPLES: dict[str, dict[str, Measured]] = {
         "1,300 of 8 × 8": pictures.Images(rows=1_300, height=8, width=8),
         "20,000 of 28 × 28": pictures.Images(rows=20_000, height=28, width=28),
         "900 photos, 480 × 640": pictures.Images(rows=900, height=480, width=640, differ=True),
+    },
+    "series": {
+        "200 of 100 steps": series.Courses(rows=200),
+        "3,000 of 1,000 steps": series.Courses(rows=3_000, channels=6, median=1_000, long=1_000, longest=1_000),
+        "20,000 of 10,000 steps": series.Courses(rows=20_000, median=9_000, long=10_000, longest=10_000),
     },
 }
 

@@ -79,6 +79,19 @@ READERS = {
         },
         strides=((300, [2, 2]), (600, [4, 2]), (None, [2, 4, 2])),
     ),
+    "letters": Reader(
+        tokenizer="dna",
+        unit="letters",
+        most=16_384,
+        at_once=131_072,
+        options={"stem": "tokens", "dim": 64, "scope": 31, "norm": "batch"},
+        by_rows={
+            "depth": ((1_000, 2), (None, 3)),
+            "dropout": ((5_000, 0.2), (None, 0.1)),
+            "token_dropout": ((5_000, 0.1), (None, 0.0)),
+        },
+        strides=((600, []), (2_400, [2]), (None, [4])),
+    ),
     "pieces": Reader(
         tokenizer="train",
         unit="tokens",
@@ -101,6 +114,7 @@ READERS = {
         fused=True,
     ),
 }
+LETTERS = {"protein": "dna"}  # alphabets that are read as another
 READ_AS = ((0.06, "bytes"), (None, "words"))  # which reader, by words and marks of a byte: Chinese parts none by spaces
 BATCHES = ((300, 16), (None, 32))  # texts of a batch, by rows
 STEPS = ((300, 400), (1_000, 520), (3_000, 1_200), (10_000, 2_000), (None, 2_500))  # of the training, by rows
@@ -139,7 +153,7 @@ class Texts(Measured):
 
     def units(self, reader: Reader, size: int) -> int:
         """About how many units a reader makes of a text of so many bytes."""
-        per_byte = {"bytes": 1.0, "tokens": self.words * PIECES_OF_A_WORD}.get(reader.unit, self.words)
+        per_byte = {"bytes": 1.0, "letters": 1.0, "tokens": self.words * PIECES_OF_A_WORD}.get(reader.unit, self.words)
         return max(math.ceil(size * per_byte), 1)
 
 
@@ -183,7 +197,7 @@ def _reader(texts: Texts) -> tuple[Reader, str]:
     """The reader that was asked for, or the one for texts of this length, and why."""
     given, stem = texts.given.get("data.tokenizer"), texts.given.get("model.options.stem")
     if given is not None:
-        fitting = (reader for reader in READERS.values() if reader.tokenizer == given)
+        fitting = (reader for reader in READERS.values() if reader.tokenizer == LETTERS.get(given, given))
         return next(fitting, READERS["pieces"]), f"for data.tokenizer {given}"
     if stem is not None:
         return READERS["words" if stem == "ngrams" else "bytes"], f"for model.options.stem {stem}"
@@ -200,7 +214,7 @@ def _length(texts: Texts, reader: Reader) -> list[Choice]:
         why = f"long texts have {long:,} {reader.unit}, of which {reader.most:,} are read at once"
         return [Choice("data.max_length", reader.most, why), Choice("data.part", "windows", why), *padding]
     longest = texts.units(reader, texts.longest)
-    about = "" if reader.unit == "bytes" else "about "
+    about = "" if reader.unit in ("bytes", "letters") else "about "
     if reader.whole and longest > reader.most and "data.max_length" not in texts.given:
         why = f"the longest text has {about}{longest:,} {reader.unit}, almost all have less"
         return [Choice("data.max_length", reader.most, why), *padding]

@@ -140,6 +140,7 @@ class Findings(Callback):
         lengths = torch.full(batch["x"].shape[:1], batch["x"].shape[1]) if mask is None else mask.sum(1).cpu()
         if "document" in batch:
             lengths = torch.zeros(len(batch["id"]), dtype=torch.long).index_add_(0, batch["document"].cpu(), lengths)
+            lengths //= batch.get("readings", 1)
         for length, correct in zip(lengths.tolist(), right, strict=False):  # rows without an answer are the last
             place = math.floor(STEPS * math.log2(length)) if length else -1
             rows, good, least, most = self.lengths.get(place, (0, 0, length, length))
@@ -166,7 +167,7 @@ def _input(batch: Any, place: int) -> tuple[Tensor, int]:
     windows = 1
     if "document" in batch:
         every = (batch["document"] == place).nonzero()[:, 0]
-        place, windows = int(every[0]), len(every)
+        place, windows = int(every[0]), len(every) // batch.get("readings", 1)
     x, mask = batch["x"][place], batch.get("mask")
     if mask is not None:
         x = x[mask[place].to(x.device)]

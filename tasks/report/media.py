@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from torch import Tensor
 EDGE = 224  # pixels of the greater edge of a picture, to which greater ones are made smaller
 LOSSLESS = 96 * 96  # pixels of a picture, above which it is compressed
 SECONDS = 5.0  # of a clip that can be played
-COLUMNS = 160  # of a waveform
+COLUMNS = 160  # of a waveform, or steps of a series
+CHANNELS = 3  # of a series
 SYMBOLS = 160  # token ids without a text that are shown
 
 
@@ -54,6 +56,22 @@ def wave(samples: np.ndarray) -> str:
     )
 
 
+def series(x: Tensor, names: Sequence[str]) -> dict[str, Any]:
+    """A series (N, C): "steps"; "channels", the name, range and "course" as SVG of some; "points" of these, "more"."""
+    found, every = [], max(len(x) // COLUMNS, 1)
+    for name, channel in list(zip(names, x.float().numpy().T, strict=True))[:CHANNELS]:
+        known = channel[~np.isnan(channel)]
+        least, most = (float(known.min()), float(known.max())) if len(known) else (0.0, 0.0)
+        scale = (most - least) or 1.0
+        path, begins = "", True
+        for step, number in enumerate(channel[::every]):
+            if not np.isnan(number):  # a gap stays empty
+                path += f"{'M' if begins else 'L'}{step} {39 - 38 * (number - least) / scale:.1f}"
+            begins = bool(np.isnan(number))
+        found.append({"name": name, "course": path, "least": least, "most": most})
+    return {"steps": len(x), "channels": found, "points": len(x[::every]), "more": x.shape[1] - len(found)}
+
+
 def shown(x: Tensor, facts: Any, size: tuple[int, int] | None = None) -> dict[str, Any]:
     """An input as a page shows it, "kind" and what belongs to it.
 
@@ -66,6 +84,8 @@ def shown(x: Tensor, facts: Any, size: tuple[int, int] | None = None) -> dict[st
         return {"kind": "picture", **picture(x)}
     if facts.audio is not None and x.ndim == 1:
         return {"kind": "clip", **clip(x, facts.audio.sampling_rate)}
+    if facts.series is not None:
+        return {"kind": "series", **series(x, facts.series.channels)}
     if facts.pixels is not None and size is not None:
         return {"kind": "picture", **picture(x.T.unflatten(1, size))}
     if x.ndim == 1 and facts.tokens is None:

@@ -71,6 +71,8 @@ def pieces_of(ids: np.ndarray, tokens: Tokens, data: Any, split: str, name: str)
     if tokens.kind == "bytes":
         raw = (ids - 1).astype(np.uint8).tobytes()
         return [(piece.decode("utf-8", errors="replace"), len(piece)) for piece in BYTES.findall(raw)]
+    if tokens.alphabet is not None:
+        return [(letter, 1) for letter in tokens.decode(ids.tolist())]
     if tokens.kind == "tokenizer":
         return [(tokens.decode([index]), 1) for index in ids.tolist()]
     text = text_of(data, split, name)

@@ -33,6 +33,7 @@ DRAWN = 200  # most classes of one that is drawn
 LISTED = 100  # most classes in the table; of more those with the smallest F1
 CONFUSED = 12  # pairs of classes that are listed as mistaken for one another
 GROUPS = 8  # of rows of similar length
+UNITS = {"tokenizer": "tokens", "dna": "letters", "protein": "letters"}  # of kinds of tokens
 LIBRARIES = ("torch", "lightning", "numpy")
 SPLITS = {"val": "validation", "test": "test", "train": "training"}
 
@@ -223,7 +224,7 @@ def lengths(run: Run) -> str:
         group["accuracy"] = group["right"] / group["rows"]
     facts = run.task.facts
     kind = "waveform" if facts.audio is not None else facts.kind
-    unit = facts.tokens.kind.replace("tokenizer", "tokens") if facts.tokens is not None else INPUTS[kind].unit
+    unit = INPUTS[kind].unit if facts.tokens is None else UNITS.get(facts.tokens.kind, facts.tokens.kind)
     return charts.by_length(groups, unit)
 
 

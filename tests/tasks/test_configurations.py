@@ -39,6 +39,11 @@ def clips() -> tuple[str, ...]:
     return ("--data.path=clips",)
 
 
+def genes() -> tuple[str, ...]:
+    Path("genes.csv").write_text("sequence,label\n" + "ACGTTG,a\nCCGTNA,b\n" * 12)
+    return ("--data.path=genes.csv", "--data.test_fraction=0.2")
+
+
 def scenes() -> tuple[str, ...]:
     pytest.importorskip("torchvision", exc_type=ImportError)
     heads = ("--model.channels=8", "--model.head_width=16", "--model.samples=8", "--model.options.width=8")
@@ -50,6 +55,7 @@ IMAGENET = ("--data.image_size=32", "--data.read_size=40", *FOUR_STAGES)
 SMALL = {  # what makes data and networks of a configuration small
     "associative_recall": lambda: (*ONE_BLOCK, "--data.train_size=16"),
     "audio_classification": lambda: (*clips(), *ONE_BLOCK),
+    "biosequences": lambda: (*genes(), *TINY_ENCODER),
     "cifar10": lambda: (*pictures(), *TINY_RESNET),
     "detection": scenes,
     "detection_coco": lambda: (*scenes(), "--model.options.blocks=[1,1,1,1]", "--model.options.placement=CCLL"),
@@ -69,6 +75,7 @@ SMALL = {  # what makes data and networks of a configuration small
     "long_documents": lambda: (*stories(), *TINY_ENCODER),
     "pixels": lambda: (*pictures(), *ONE_BLOCK),
     "pretraining": lambda: TINY_ENCODER,
+    "series_classification": lambda: ONE_BLOCK,
     "shakespeare": lambda: (*book(), "--data.stride=32", *TINY_ENCODER),
     "speech_commands": lambda: (*clips(), *ONE_BLOCK, "--data.sampling_rate=4000"),
     "spoken_digits": lambda: (*clips(), *ONE_BLOCK, "--data.sampling_rate=4000"),

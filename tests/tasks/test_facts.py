@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lambda_seq.inference.frontends import AudioFrontend
-from lambda_seq.tasks.facts import Audio, Facts, Pixels, Target, Vocabulary
+from lambda_seq.tasks.facts import Audio, Facts, Pixels, Series, Target, Vocabulary
 
 PICTURES = Facts(
     kind="image",
@@ -29,7 +29,13 @@ TEXTS = Facts(
     baselines={"val": {"chance": 0.5}},
 )
 SERIES = Facts(kind="features", labels=["width"], target=Target(kind="numbers", mean=[3.0], std=[0.5]))
-ALL = [PICTURES, CLIPS, TEXTS, SERIES]
+STEPS = Facts(
+    kind="features",
+    options={"num_classes": 2, "in_channels": 4, "max_length": 9},
+    labels=["a", "b"],
+    series=Series(channels=["x", "y"], mean=[1.0, 2.0], std=[3.0, 4.0], indicator=True, max_length=9, part="start"),
+)
+ALL = [PICTURES, CLIPS, TEXTS, SERIES, STEPS]
 
 
 @pytest.mark.parametrize("facts", ALL, ids=lambda facts: facts.kind)

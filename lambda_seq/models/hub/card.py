@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lambda_seq.models.model import Model
 
 MOST_LABELS = 100
+LETTERS = {"dna": "ACGTTGCATGCA", "protein": "MKTAYIAKQR"}  # sequences of alphabets
 
 
 def model_card(model: Model, config: dict[str, Any], *, tokenized: bool, text: str | None, where: str) -> str:
@@ -30,6 +31,7 @@ def model_card(model: Model, config: dict[str, Any], *, tokenized: bool, text: s
     kind = f"pipeline_tag: {task}\n" if task else ""
     takes = model.input_kind
     words = takes_words(config["preprocessing"])
+    letters = LETTERS.get(((config["preprocessing"] or {}).get("tokens") or {}).get("kind", ""))
     raw = _raw(config["preprocessing"] or {}, generates)
     if words:
         takes += ", words as hashes"
@@ -52,7 +54,7 @@ def model_card(model: Model, config: dict[str, Any], *, tokenized: bool, text: s
         "\n".join(["| | |", "| :-- | :-- |", *(f"| {name} | {value} |" for name, value in facts)]),
         "## Use",
         *([f"```python\n{_predictor(raw, where, generates)}\n```", "Or of inputs that were prepared:"] if raw else []),
-        f"```python\n{_usage(model, where, tokenized, generates, words)}\n```",
+        f"```python\n{_usage(model, where, tokenized, generates, words, letters)}\n```",
         *_labels(config["labels"]),
         "## Options",
         _json(config["options"]),
@@ -65,9 +67,13 @@ def _raw(preprocessing: dict[str, Any], generates: bool) -> str | None:
     """Inputs as a person has them, as code; None of a model that does not say how these are read."""
     if "clip_length" in preprocessing.get("audio", {}):
         return '"one.wav", "another.mp3"'
+    if "series" in preprocessing:
+        return '"one.csv", "another.npy"'
     if "size" in preprocessing:
         return '"one.png", "another.jpg"'
     tokens = preprocessing.get("tokens", {})
+    if tokens.get("kind") in LETTERS:
+        return f'"{LETTERS[tokens["kind"]]}"'
     return '"some text", "another"' if "part" in tokens or (tokens and generates) else None
 
 
@@ -79,12 +85,15 @@ def _predictor(raw: str, where: str, generates: bool) -> str:
     return "\n".join([*lines, f"for found in predictor([{raw}]):", "    print(found)"])
 
 
-def _usage(model: Model, where: str, tokenized: bool, generates: bool, words: bool) -> str:
+def _usage(model: Model, where: str, tokenized: bool, generates: bool, words: bool, letters: str | None) -> str:
     lines = ["import torch", "from lambda_seq import from_pretrained"]
     lines += [*(["from lambda_seq.models.words import word_ids"] if words else []), ""]
     lines.append(f"model = from_pretrained({where!r})")
     if words:
         lines.append('x = torch.tensor([word_ids("some text")])  # (B, N)')
+    elif letters:
+        lines[1:1] = ["from lambda_seq.inference.tokens import Tokens"]
+        lines.append(f'x = torch.from_numpy(Tokens.of(model).encode("{letters}"))[None]  # (B, N)')
     elif tokenized:
         lines.append('x = torch.tensor([model.tokenizer.encode("some text").ids])  # (B, N)')
     else:

@@ -19,6 +19,10 @@ PACKED: dict[str, Callable[[str], Any]] = {
     ".zst": partial(pa.input_stream, compression="zstd"),
 }
 
+FASTA = (".fasta", ".fa", ".fna", ".ffn", ".faa", ".frn", ".fas")  # letters of DNA and proteins
+SERIES = (".ts", ".npz", ".npy")  # series of numbers
+SHARDS = (".tar",)  # of WebDataset
+
 
 class BadFileError(Exception):
     """A file that cannot be read."""

@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from lambda_seq.tasks.data.reading.files import PACKED
+from lambda_seq.tasks.data.reading.files import FASTA, PACKED, SERIES, SHARDS
 from lambda_seq.tasks.data.reading.notes import note, some
 from lambda_seq.tasks.data.reading.tables import KINDS, is_table
 
@@ -32,7 +32,7 @@ SPLIT_NAMES = {
 ALIASES = {alias: split for split, aliases in SPLIT_NAMES.items() for alias in aliases}
 SHARD = re.compile(r"([a-z]+)([-._ ]?\d+([-._ ]of[-._ ]\d+)?([-._ ][0-9a-f]{8,})?)?")  # train, train-3, train-0-of-2
 PART = re.compile(r"(.*?)[-._ ](\d+)[-._ ]of[-._ ](\d+)")
-ENDINGS = {*KINDS, *PACKED, ".txt"}
+ENDINGS = {*KINDS, *PACKED, *FASTA, *SERIES, *SHARDS, ".txt"}
 JUNK = ("__MACOSX", "__pycache__", "Thumbs.db", "desktop.ini")  # what programs leave behind
 NO_ROWS = ("config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json")  # what is beside rows
 ABOUT = ("readme", "license", "licence")  # stems of files about the data, which nobody misses

@@ -28,6 +28,7 @@ from lambda_seq.tasks.data.reading.layout import (
 )
 from lambda_seq.tasks.data.reading.notes import note, some
 from lambda_seq.tasks.data.reading.pictures import is_picture, load_pictures
+from lambda_seq.tasks.data.reading.shards import is_shard, load_shards
 from lambda_seq.tasks.data.reading.tables import KINDS, is_table, read_tables, stream_tables
 
 DIGITS = "sklearn:digits"
@@ -49,9 +50,10 @@ def load_rows(
     by `tasks.data.reading.layout`, and tables are read by `tasks.data.reading.tables`.
 
     Args:
-        path: a local file (parquet, jsonl, json, csv, tsv, also as .gz, .bz2, .xz or .zst; a picture), a local folder
-            (of such files, of one folder of pictures per class, or written by `datasets.Dataset.save_to_disk`), a name
-            on the Hugging Face hub, or "sklearn:digits", 1,797 handwritten digits of 8 × 8 pixels.
+        path: a local file (parquet, jsonl, json, csv, tsv, also as .gz, .bz2, .xz or .zst; a picture; a .tar of
+            WebDataset), a local folder (of such files, of one folder of pictures per class, or written by
+            `datasets.Dataset.save_to_disk`), a name on the Hugging Face hub, or "sklearn:digits", 1,797 handwritten
+            digits of 8 × 8 pixels.
         subset: the configuration of a data set that has several.
         streaming: read rows as they are asked for, in order, without downloading the data set.
         whole: take all local files as one split, "train", whatever their names: for prediction.
@@ -73,7 +75,7 @@ def load_rows(
     elif is_saved(path):
         saved = _load_saved(local)
         found = dict(saved) if isinstance(saved, datasets.DatasetDict) else {"train": saved}
-        found = {name: table.to_iterable_dataset() for name, table in found.items()} if streaming else found
+        found = _streamed(found, streaming)
     elif local.is_dir():
         found = _load_folder(local, subset, streaming, whole, options)
     elif path in BUILDERS:
@@ -154,11 +156,13 @@ def _is_files(path: str) -> bool:
 def _load_file(file: Path, streaming: bool, options: TableOptions) -> dict[str, Any]:
     if is_picture(file):
         return load_pictures(file, [file])
+    if is_shard(file):
+        return _streamed(load_shards(str(file), {"train": [file]}), streaming)
     if not is_table(file) and kind_of(file)[0] not in KINDS:
-        hint = "unpack it; " if file.suffix.lower() in (".zip", ".tar", ".tgz", ".7z") else ""
+        hint = "unpack it; " if file.suffix.lower() in (".zip", ".tgz", ".7z") else ""
         raise ValueError(
             f"path={str(file)!r}: unknown kind of file {file.suffix!r}; {hint}expected one of {', '.join(KINDS)}, also "
-            "packed as .gz, .bz2, .xz or .zst"
+            "packed as .gz, .bz2, .xz or .zst, or shards of WebDataset (.tar)"
         )
     return _read({"train": [file]}, file, streaming, options)
 
@@ -181,7 +185,11 @@ def _load_folder(
     tables = visible_files(place, lambda file: is_table(file) and file.name not in NO_ROWS)
     pictures = visible_files(place, is_picture)
     if pictures and (found := load_pictures(place, pictures, tables, whole, options)):
-        return {name: table.to_iterable_dataset() for name, table in found.items()} if streaming else found
+        return _streamed(found, streaming)
+    if not tables and (shards := visible_files(place, is_shard)):
+        by_split = tables_by_split(place, shards, whole)
+        note_missing_parts(place, shards)
+        return _streamed(load_shards(str(place), by_split), streaming)
     if tables and (left := visible_files(place, lambda file: file.suffix.lower() in UNREAD)):
         note(f"path={str(place)!r}: {len(left)} files of other kinds are left out, such as {left[0]}")
     if not tables:
@@ -192,6 +200,10 @@ def _load_folder(
         )
     by_split = tables_by_split(place, tables if whole else _of_one_kind(place, tables), whole)
     return _read(by_split, place, streaming, options)
+
+
+def _streamed(found: dict[str, Any], streaming: bool) -> dict[str, Any]:
+    return {name: table.to_iterable_dataset() for name, table in found.items()} if streaming else found
 
 
 def _of_one_kind(folder: Path, tables: list[Path]) -> list[Path]:

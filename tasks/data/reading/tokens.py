@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from lambda_seq.inference.tokens import PAD, as_bytes, as_text
+from lambda_seq.inference.tokens import KINDS, PAD, as_bytes, as_text, options_of
 from lambda_seq.inference.tokens import Tokens as PlainTokens
 from lambda_seq.tasks.data.reading.cache import cached, in_batches
 from lambda_seq.tasks.data.reading.notes import note
@@ -29,9 +29,9 @@ class Tokens(PlainTokens):
 
     @classmethod
     def named(cls, name: str, texts: Callable[[], Iterable[bytes | str]], vocab_size: int) -> Tokens:
-        """What data modules call "bytes", "words", "train" (on these texts), or by a name for `load`."""
-        if name in ("bytes", "words"):
-            return cls(words=name == "words")
+        """What data modules call "bytes", "words", "dna", "protein", "train" (on these texts), or a name for `load`."""
+        if name in KINDS and name != "tokenizer":
+            return cls(**options_of(name))
         return cls.train(texts(), vocab_size) if name == "train" else cls.load(name)
 
     @classmethod

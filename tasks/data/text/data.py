@@ -9,6 +9,7 @@ from typing import Any
 import datasets
 import numpy as np
 from jaxtyping import Int
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lambda_seq.inference.texts import Reading
@@ -45,8 +46,8 @@ class TextData(ClassificationData):
         batch_size: texts per step and device; with windows, windows.
         num_workers: processes that prepare batches; 0 prepares them in the training process.
         tokenizer: "bytes" for none; "words" for a hash of each word, in lower case, and of each punctuation mark;
-            "train" for byte-level BPE trained on the training split; the path of a tokenizer.json, or the name on the
-            hub of what has one.
+            "dna" or "protein" for letters of those (`BiosequenceData` knows more of them); "train" for byte-level BPE
+            trained on the training split; the path of a tokenizer.json, or the name on the hub of what has one.
         vocab_size: tokens of a tokenizer that is trained, at most.
         max_length: tokens (bytes, words) that are read of a text, or that a window has.
         part: what is read of a longer text: "start", "middle" or "end"; "random", which is another part in each epoch
@@ -204,10 +205,13 @@ class TextData(ClassificationData):
         return self.rows_as_items(rows, "train", training=True).lengths if self.bucket else None
 
     def _in_order(self, rows: Rows, split: str) -> DataLoader:
-        if self.part != "windows":
-            return super()._in_order(rows, split)
-        documents = WholeDocuments(self.rows_as_items(rows, split), self.batch_size)
-        collate = partial(pad_documents, at_once=self.batch_size, **self._padding)
+        return self._in_windows(rows, split) if self.part == "windows" else super()._in_order(rows, split)
+
+    def _in_windows(self, rows: Rows, split: str, also: Callable[[Tensor], Tensor] | None = None) -> DataLoader:
+        """Documents with all that is read of each, to average answers over; see `WholeDocuments`."""
+        documents = WholeDocuments(self.rows_as_items(rows, split), self.batch_size, also)
+        readings = 1 if also is None else 2
+        collate = partial(pad_documents, at_once=self.batch_size, readings=readings, **self._padding)
         options = self._loader_options() | {"batch_size": 1, "collate_fn": collate}
         return DataLoader(documents, shuffle=False, **options)
 

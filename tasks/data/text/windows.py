@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Int
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from lambda_seq.inference.texts import count_windows
@@ -47,11 +49,15 @@ class WholeDocuments(Dataset):
     Args:
         items: the documents.
         most: windows of a batch.
+        also: makes of each window another one that is read as well; None for none.
     """
 
-    def __init__(self, items: TextItems, most: int) -> None:
-        self.items = items
-        self.counts = count_windows(items.documents, items.reading.most, items.reading.stride)
+    def __init__(self, items: TextItems, most: int, also: Callable[[Tensor], Tensor] | None = None) -> None:
+        self.items, self.also = items, also
+        self.counts = np.ones(len(items), np.int64)
+        if items.reading.part == "windows":
+            self.counts = count_windows(items.documents, items.reading.most, items.reading.stride)
+        self.counts = self.counts * (1 if also is None else 2)
         self.first = [0]  # row of each batch
         windows = 0
         for row, count in enumerate(self.counts.tolist()):
@@ -71,18 +77,22 @@ class WholeDocuments(Dataset):
     def _document(self, row: int) -> dict[str, Any]:
         length = int(self.items.documents[row])
         windows = [self.items.tokens(row, begin) for begin in self.items.reading.begins(length)]
+        windows += [] if self.also is None else list(map(self.also, windows))
         return self.items.item(row) | {"windows": windows}
 
 
-def pad_documents(batches: list[list[dict[str, Any]]], *, at_once: int, **options: Any) -> WindowBatch:
-    """A batch of whole documents, of which a network shall read `at_once` windows at a time."""
+def pad_documents(
+    batches: list[list[dict[str, Any]]], *, at_once: int, readings: int = 1, **options: Any
+) -> WindowBatch:
+    """A batch of whole documents, each of which is read so many times, by a network that reads `at_once` windows."""
     items = [item for batch in batches for item in batch]
     document = torch.tensor([place for place, item in enumerate(items) for _ in item["windows"]])
     windows = pad([{"x": window, "id": ""} for item in items for window in item["windows"]], **options)
-    return {
+    batch: WindowBatch = {
         "x": windows["x"],
         "mask": windows["mask"],
         "document": document,
         "at_once": at_once,
         **named(items),
     }
+    return batch if readings == 1 else {**batch, "readings": readings}

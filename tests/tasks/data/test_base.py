@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from lambda_seq.functional import Packing
 from lambda_seq.tasks.classification import Classification
-from lambda_seq.tasks.data import AudioData, CorpusData, ImageData, ListOpsData, TextData
+from lambda_seq.tasks.data import AudioData, CorpusData, ImageData, ListOpsData, SeriesData, TextData
 from lambda_seq.tasks.data.batches import Packed
 from lambda_seq.tasks.data.reading import tokens as tokens_module
 from lambda_seq.tasks.language_modelling import LanguageModelling
@@ -32,7 +32,7 @@ TINY = {"dim": 8, "depth": 1, "heads": 2, "scope": 3}
 def reads(monkeypatch):
     """What was read since, by path."""
     found = []
-    for kind in (TextData, CorpusData, ImageData, AudioData):
+    for kind in (TextData, CorpusData, ImageData, AudioData, SeriesData):
         own = kind.read
 
         def read(self, own=own):
@@ -48,7 +48,7 @@ def trainer(tmp_path):
     return Trainer(default_root_dir=tmp_path / "run", max_epochs=1, **QUIET)
 
 
-@pytest.mark.parametrize("kind", [TextData, CorpusData, ImageData, AudioData])
+@pytest.mark.parametrize("kind", [TextData, CorpusData, ImageData, AudioData, SeriesData])
 def test_nothing_is_read_before_it_is_asked_for(kind):
     data = kind("nowhere/at/all")
     for hook in (data.prepare_data, data.setup):

@@ -11,7 +11,7 @@ from PIL import Image
 from small_audio import SPLITS, clip_folder
 from small_data import image_folder, write_jsonl
 
-from lambda_seq.tasks.data import AudioData, CorpusData, ImageData, ListOpsData, RecallData, TextData
+from lambda_seq.tasks.data import AudioData, CorpusData, ImageData, ListOpsData, RecallData, SeriesData, TextData
 from lambda_seq.tasks.inspection.guessing import guessed, with_configuration
 from lambda_seq.tasks.inspection.inspecting import inspect, run
 
@@ -153,6 +153,26 @@ def test_generated_data(tmp_path):
     assert isinstance(ListOpsData, type)
 
 
+def waves_in(file):
+    file.write_text("@classLabel true a b\n@data\n" + "1,2,3:4,5,?:a\n3,2,1:5,4,3:b\n" * 6)
+    return file
+
+
+def arrays_in(folder):
+    folder.mkdir()
+    np.savez(folder / "all.npz", x=np.arange(60.0).reshape(10, 2, 3), y=np.array(["a", "b"] * 5))
+    return folder
+
+
+def test_series(tmp_path):
+    found = inspect(SeriesData(str(waves_in(tmp_path / "a.ts")), validation_fraction=0), tmp_path / "out")
+    assert found.unit == "steps"
+    assert found.splits["train"]["lengths"]["longest"] == 3
+    assert found.examples[0]["shown"] == "3 steps; channel 1 1 to 3; channel 2 4 to 5, 1 missing"
+    assert width(found.sheet) > 900
+    assert "10 of 12 rows of train are there twice" in said(found, "duplicates")[0]
+
+
 def table(place, **columns):
     pq.write_table(pa.table(columns), place)
     return place
@@ -183,6 +203,13 @@ def test_the_configuration_that_data_are_for(tmp_path):
             table(tmp_path / "6.parquet", x=[clip, clip], y=[0, 1]),
             table(tmp_path / "7.parquet", path=["a.wav", "b.flac"], y=[0, 1]),
             "generated:tones",
+        ],
+        "series_classification": [
+            waves_in(tmp_path / "waves.ts"),
+            arrays_in(tmp_path / "arrays"),
+            table(tmp_path / "12.parquet", label=[0, 1], values=[[0.5] * 17, [0.25] * 17]),
+            table(tmp_path / "13.parquet", id=[1, 1, 2, 2], time=[0, 1, 0, 1], x=[1.0, 2, 3, 4], label=[0, 0, 1, 1]),
+            "generated:waves",
         ],
         "text_classification": [
             tmp_path / "sorted",

@@ -81,7 +81,7 @@ def test_a_configuration_is_printed_though_its_data_are_not_there(cli):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--recipe=nothing",), "recipe='nothing': the recipes are audio, pictures, texts"),
+        (("--recipe=nothing",), "recipe='nothing': the recipes are audio, pictures, series, texts"),
         (("--recipe=audio",), "recipe='audio' is for AudioData, and data is TextData"),
         (("--data.path=nowhere/at/all",), "path='nowhere/at/all': no such file or folder"),
         (("--data.label_column=kind",), "label_column='kind': there is no such column"),
