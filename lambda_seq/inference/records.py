@@ -193,6 +193,8 @@ class Vocabulary(Part):
         max_length: most tokens that are read at once; None of texts that are read from their beginning to their end.
         part: which of a longer text: "start", "middle", "end", or "windows" whose answers are averaged.
         stride: tokens from the beginning of a window to that of the next.
+        units: what of a text is answered one by one, "words", "spaces" or "characters"; None of texts
+            that are answered as a whole.
     """
 
     differs = "read other parts of texts than are read now"
@@ -205,6 +207,7 @@ class Vocabulary(Part):
     max_length: int | None = read_alike("--data.max_length {}")
     part: str | None = read_alike("--data.part {}")
     stride: int | None = None
+    units: str | None = read_alike("--data.units {}")
 
     def reading(self) -> Reading:
         """Which tokens of a text are read in evaluation."""

@@ -9,7 +9,15 @@ from importlib import import_module
 from lambda_seq.tasks.baselines.fitted import Fitted
 from lambda_seq.tasks.data.base import Data
 
-MODULES = ("language", "texts", "symbols", "audio", "pictures", "series")  # of this folder; the first that applies
+MODULES = (
+    "language",
+    "tags",
+    "texts",
+    "symbols",
+    "audio",
+    "pictures",
+    "series",
+)  # of this folder; the first that applies
 
 
 def fit_baseline(data: Data) -> Fitted:

@@ -7,6 +7,7 @@ from lambda_seq.tasks.data.language.data import CorpusData
 from lambda_seq.tasks.data.module import ClassificationData
 from lambda_seq.tasks.data.synthetic.listops import ListOpsData
 from lambda_seq.tasks.data.synthetic.recall import RecallData
+from lambda_seq.tasks.data.tags.data import TagData
 from lambda_seq.tasks.data.text.data import TextData
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "ImageData",
     "ListOpsData",
     "RecallData",
+    "TagData",
     "TextData",
 ]

@@ -23,9 +23,12 @@ from lambda_seq.tasks.data.reading.layout import classes_of, samples_by_split, v
 from lambda_seq.tasks.data.reading.pictures import is_picture
 from lambda_seq.tasks.data.reading.sources import DIGITS, is_saved, load_rows
 from lambda_seq.tasks.data.reading.tables import is_table
+from lambda_seq.tasks.data.tags.conll import conll_files
+from lambda_seq.tasks.data.tags.letters import LETTERS
+from lambda_seq.tasks.data.tags.reading import tagged_columns
 
 PICTURES, CLIPS = "image_classification", "audio_classification"
-TEXTS, LANGUAGE = "text_classification", "language_modelling"
+TEXTS, LANGUAGE, TAGGED = "text_classification", "language_modelling", "tagging"
 COMMAND = "inspect"
 LOOKED = 20  # cells of a column
 
@@ -78,7 +81,11 @@ def guessed(path: str, label: str | None = None, options: TableOptions = TableOp
         ValueError: there is nothing that can be read, or it is a name on the hub.
         FileNotFoundError: there is nothing at the path.
     """
-    known = {DIGITS: (PICTURES, "these are handwritten digits"), TONES: (CLIPS, "these are generated tones")}
+    known = {
+        DIGITS: (PICTURES, "these are handwritten digits"),
+        TONES: (CLIPS, "these are generated tones"),
+        LETTERS: (TAGGED, "these are generated letters"),
+    }
     if path in known:
         return known[path]
     place = Path(path).expanduser()
@@ -89,6 +96,8 @@ def guessed(path: str, label: str | None = None, options: TableOptions = TableOp
                 f"such as --config {TEXTS}, {PICTURES}, {CLIPS} or {LANGUAGE}"
             )
         raise FileNotFoundError(f"path={path!r}: no such file or folder (looked for {place.absolute()}); correct it")
+    if any(kind_of(file)[0] != ".txt" for file in conll_files(path)):
+        return TAGGED, "there are words with labels, one on each line"
     alone = is_saved(place) or place.is_file()
     files = [place] if alone else visible_files(place, lambda file: _kind(file) != "")
     kinds = Counter(map(_kind, files))
@@ -137,6 +146,8 @@ def _of_table(table: datasets.Dataset, label: str | None) -> tuple[str, str]:
         found = {_of_cell(cell) for cell in cells} - {None}
         if len(found) == 1 and (name := found.pop()):
             return name, f"column {column!r} holds {'pictures' if name == PICTURES else 'audio'}, or names them"
+    if label is None and (found := tagged_columns(table)):
+        return TAGGED, f"column {found[1]!r} has labels for the words in column {found[0]!r}"
     if columns := pixel_columns(table, label):
         return PICTURES, f"there are {len(columns)} columns of pixels"
     names = [name for name in table.column_names if name.strip().casefold().rpartition(".")[2] in LABEL_NAMES]
