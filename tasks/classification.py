@@ -161,7 +161,7 @@ class Classification(Supervised):
     def predict_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
         """Row names and answers, of classes their probabilities (B, classes), of words also these."""
         found = super().predict_step(batch, batch_index)
-        shown = {name: batch[name] for name in ("words", "texts") if name in batch}
+        shown: dict[str, Any] = {name: batch[name] for name in ("words", "texts") if name in batch}
         return {"id": found["id"], **shown, **self.answers.predicted(found["answers"])}
 
     def _real(self, batch: Batch) -> Tensor | None:

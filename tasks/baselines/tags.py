@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby, islice
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from scipy import sparse
 from sklearn.feature_extraction import FeatureHasher
+from torchmetrics import Metric
 
 from lambda_seq.models.heads import IGNORED
 from lambda_seq.tasks.answers.tags import EntityF1, EntityPrecision, EntityRecall, Tags
@@ -34,7 +35,11 @@ SHARED = 3  # of a word's features, those that its neighbours have, too
 WIDTH = 2**20  # features that are told apart; more share places
 TOGETHER = 512  # texts whose features are held at once, of splits that are measured
 MOST = 300_000  # training words that are looked at
-ENTITIES = {"entity_f1": EntityF1, "entity_precision": EntityPrecision, "entity_recall": EntityRecall}
+ENTITIES: dict[str, Callable[..., Metric]] = {
+    "entity_f1": EntityF1,
+    "entity_precision": EntityPrecision,
+    "entity_recall": EntityRecall,
+}
 
 
 class Words(NamedTuple):
@@ -131,7 +136,9 @@ def _joined(every: Iterator[Words]) -> Sample:
 
 def _measured(data: TagData, name: str, model: Regression, majority: int) -> dict[str, float]:
     """Figures of a split's words, of entities where there are such, and of answering with the most frequent label."""
-    entities = {own: kind(data.labels) for own, kind in ENTITIES.items()} if Tags(data.facts).entities else {}
+    entities: dict[str, Metric] = {}
+    if Tags(data.facts).entities:
+        entities = {own: kind(data.labels) for own, kind in ENTITIES.items()}
     every, known = [], []
     for sample, counts in _words(data, name):
         answers = model(sample.x)

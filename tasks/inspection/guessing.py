@@ -146,8 +146,8 @@ def _of_table(table: datasets.Dataset, label: str | None) -> tuple[str, str]:
         found = {_of_cell(cell) for cell in cells} - {None}
         if len(found) == 1 and (name := found.pop()):
             return name, f"column {column!r} holds {'pictures' if name == PICTURES else 'audio'}, or names them"
-    if label is None and (found := tagged_columns(table)):
-        return TAGGED, f"column {found[1]!r} has labels for the words in column {found[0]!r}"
+    if label is None and (tagged := tagged_columns(table)):
+        return TAGGED, f"column {tagged[1]!r} has labels for the words in column {tagged[0]!r}"
     if columns := pixel_columns(table, label):
         return PICTURES, f"there are {len(columns)} columns of pixels"
     names = [name for name in table.column_names if name.strip().casefold().rpartition(".")[2] in LABEL_NAMES]

@@ -36,7 +36,7 @@ def test_bytes_of_each_word_begin_where_it_does():
     assert np.array_equal(found.ids, Tokens().encode(ODD))
     for (begin, end), first in zip(own.words, found.first, strict=True):
         raw = ODD[begin:end].encode()
-        assert bytes(found.ids[first : first + len(raw)] - 1) == raw
+        assert bytes((found.ids[first : first + len(raw)] - 1).astype(np.uint8)) == raw
 
 
 def test_words_as_hashes_have_those_of_the_text():

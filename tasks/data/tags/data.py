@@ -206,8 +206,8 @@ class TagData(ClassificationData):
         """Which windows there are of a text."""
         return Reading(self.max_length, "windows", self.stride)
 
-    def rows_as_items(self, rows: Rows, split: str, *, training: bool = False) -> TagItems:
-        """Texts; in training their windows."""
+    def rows_as_items(self, rows: Rows, split: str, *, training: bool = False) -> Any:
+        """Texts, `TagItems`; in training their windows, `TagWindows`."""
         encoded = self.encoded(rows.table)
         long = encoded.ids.lengths[rows.indices] > self.max_length
         if long.any():
@@ -216,7 +216,7 @@ class TagData(ClassificationData):
                 f"{split}: {int(long.sum())} of {len(rows)} texts have more than max_length={self.max_length} tokens "
                 f"and are read in overlapping windows, {windows} in all"
             )
-        kind = TagWindows if training else TagItems
+        kind: type[Any] = TagWindows if training else TagItems
         text = TextsOf(self._form(rows.table), rows.table)
         return kind(rows, encoded, text, self.numbers(rows.table), self.reading, file_names(rows.table))
 
@@ -241,7 +241,7 @@ class TagData(ClassificationData):
     @property
     def collate(self) -> Callable[[list[Any]], Batch]:
         """Pad each batch to its longest window, and to its most words."""
-        padding = {"multiple": self.pad_to_multiple, "most": self.max_length, "value": self.tokens.pad}
+        padding: dict[str, Any] = {"multiple": self.pad_to_multiple, "most": self.max_length, "value": self.tokens.pad}
         return partial(pad_tagged, at_once=self.batch_size, **padding)
 
     def lengths(self, rows: Rows) -> np.ndarray | None:

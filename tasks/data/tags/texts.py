@@ -73,6 +73,7 @@ class WordTexts:
     """
 
     def __init__(self, path: str, content: str | None, tags: str | None, units: str) -> None:
+        named: tuple[str | None, str | None]
         if files := conll_files(path):
             tables, named = load_conll(path, files, content, tags, TableOptions(), whole=True), (None, None)
         else:
