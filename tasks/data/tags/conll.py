@@ -24,6 +24,7 @@ TOKENS, TAGS = "tokens", "tags"  # columns of the table that is made
 DOCUMENT = "-DOCSTART-"  # of a line that begins a document, and is no word
 UNIVERSAL = 10  # columns of CoNLL-U
 BLANKS = re.compile("[ \t]+")  # no other white space, which may be a word's
+FEWEST = 4  # such lines, by which a .txt file is no prose
 LOOKED = 200  # lines of a file that show its columns
 
 
@@ -207,4 +208,8 @@ def _is_in_columns(file: Path, gaps: bool) -> bool:
         lines.pop()
     words = [line for line in lines if line.strip() and not line.startswith((DOCUMENT, "#"))]
     same = sum(len(_cells(line, written.tabs)) == written.columns for line in words)
-    return written.columns > 1 and same >= 0.9 * len(words) and not (gaps and all(line.strip() for line in lines))
+    return (
+        written.columns > 1
+        and same >= max(0.9 * len(words), FEWEST)
+        and not (gaps and all(line.strip() for line in lines))
+    )

