@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby, islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from lambda_seq.tasks.data.tags.data import TagData
 AROUND = 2  # neighbours on each side
 SHARED = 3  # of a word's features, those that its neighbours have, too
 WIDTH = 2**20  # features that are told apart; more share places
+TWICE = 2  # training words that have a feature, at least
 TOGETHER = 512  # texts whose features are held at once, of splits that are measured
 MOST = 300_000  # training words that are looked at
 ENTITIES: dict[str, Callable[..., Metric]] = {
@@ -62,25 +63,30 @@ def applies(data: Data) -> bool:
 def fit(data: TagData) -> Fitted:
     """On each word as it is, in lower case, its ends and shape, and those of two words on each side."""
     train = _joined(_words(data, "train", MOST))
+    kept = np.flatnonzero(np.bincount(train.x.indices, minlength=WIDTH) >= TWICE)
+    train = Sample(train.x[:, kept], train.y)
     if len(np.unique(train.y)) < 2:
         raise ValueError(f"path={data.path!r}: all training words have the same label; a baseline needs two")
-    held = _joined(_words(data, "validation", MOST)) if "validation" in data.splits else None
+    held = None
+    if "validation" in data.splits:
+        held = _joined(_words(data, "validation", MOST))
+        held = Sample(held.x[:, kept], held.y)
     classes = len(data.labels)
     choice = choose(train, held, classes, Regression)
-    kept = train.take(spread(train.y, rows_within(train, classes, FITTED)))
-    model = Regression(kept, classes).fit(choice.strength)
+    chosen = train.take(spread(train.y, rows_within(train, classes, FITTED)))
+    model = Regression(chosen, classes).fit(choice.strength)
     figures = {
-        stage: _measured(data, name, model, most_frequent(train.y))
+        stage: _measured(data, name, lambda x: model(x[:, kept]), most_frequent(train.y))
         for stage, name in STAGES.items()
         if name in data.splits and (name != "test" or data.tested)
     }
     name = f"{Regression.name} on words and their neighbours"
-    said = described(len(kept), data.facts.target.rows or len(kept), "words")
+    said = f"{described(len(chosen), data.facts.target.rows or len(chosen), 'words')}, {len(kept):,} features"
     return Fitted(
         name,
         f"{name}: {said}, C={choice.strength:g} {chosen_on(data, 'texts', MOST)}",
         figures,
-        {"C": choice.strength, "training_words": len(kept)},
+        {"C": choice.strength, "training_words": len(chosen), "features": len(kept)},
     )
 
 
@@ -134,7 +140,7 @@ def _joined(every: Iterator[Words]) -> Sample:
     return Sample(x, np.concatenate([sample.y for sample in samples]))
 
 
-def _measured(data: TagData, name: str, model: Regression, majority: int) -> dict[str, float]:
+def _measured(data: TagData, name: str, model: Callable[[Any], np.ndarray], majority: int) -> dict[str, float]:
     """Figures of a split's words, of entities where there are such, and of answering with the most frequent label."""
     entities: dict[str, Metric] = {}
     if Tags(data.facts).entities:
@@ -147,7 +153,7 @@ def _measured(data: TagData, name: str, model: Regression, majority: int) -> dic
         for metric in entities.values():
             metric.update(_rows(answers.argmax(1), counts), _rows(sample.y, counts))
     y = np.concatenate(known)
-    figures = model.figures(np.concatenate(every), y) | {"majority": float((y == majority).mean())}
+    figures = Regression.figures(np.concatenate(every), y) | {"majority": float((y == majority).mean())}
     return figures | {own: float(metric.compute()) for own, metric in entities.items()}
 
 

@@ -10,7 +10,7 @@ import datasets
 import numpy as np
 
 LETTERS = "generated:letters"
-COUNTS = {"train": 1500, "validation": 200, "test": 300}
+COUNTS = {"train": 800, "validation": 150, "test": 200}
 SUBJECTS = {  # words that a letter is about
     "PER": "singer doctor uncle neighbour poet teacher cousin painter lawyer sailor nurse gardener",
     "LOC": "village harbour valley island province river mountain suburb desert coast town bay",
