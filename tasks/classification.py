@@ -1,4 +1,4 @@
-"""Classification of images and sequences: one class a row, several labels, or numbers, as the data say."""
+"""Classification of images and sequences: a row's class, labels or numbers, or its words' labels, as the data say."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lambda_seq.layers.norm import BatchNorm
 from lambda_seq.models.heads import make_objective
 from lambda_seq.tasks.answers import Answer, answer_for
 from lambda_seq.tasks.callbacks.predictions import Table
-from lambda_seq.tasks.data.batches import answer_by_document
+from lambda_seq.tasks.data.batches import answer_by_document, answer_by_word
 from lambda_seq.tasks.facts import Facts, Target
 from lambda_seq.tasks.metrics import full
 from lambda_seq.tasks.mixing import Mixing
@@ -25,8 +25,9 @@ from lambda_seq.tasks.training import Batch
 class Classification(Supervised):
     """A network of the registry, trained to answer what the data know of each row: `facts.target`.
 
-    That is one class of several, by cross entropy; any of several labels, by the binary cross entropy of each; or
-    numbers, by their squared errors. `tasks.answers` has loss, metrics and predictions of each kind.
+    That is one class of several, by cross entropy; any of several labels, by the binary cross entropy of each; numbers,
+    by their squared errors; or a label for each word of a text, by the cross entropy of each. `tasks.answers` has loss,
+    metrics and predictions of each kind.
 
     Args:
         network: name of the network; `python -c "from lambda_seq import list_models; print(list_models())"` lists them.
@@ -36,7 +37,8 @@ class Classification(Supervised):
             the part of each target that is 1/2.
         class_weight: factors of the training loss: "balanced", by which rare classes count as much as others, a number
             for each class in their order, or numbers by name, such as {"spam": 5}, 1 for others. Of several labels they
-            are of rows that have the label. Figures of validation and test are not weighted.
+            are of rows that have the label, of labels of words they are of words. Figures of validation and test are
+            not weighted.
         huber: of numbers: errors beyond so many standard deviations count by their size, no more by its square, such
             as 1.0.
         mixup: mix each training row, a picture or a sequence of samples or vectors, with another one, in shares drawn
@@ -89,6 +91,12 @@ class Classification(Supervised):
         super().build(facts)
         self.objective = self._trained_for
         self.check_pictures(cutmix=self.mixing.cutmix)
+        stride: Any = getattr(getattr(self.network, "stem", None), "stride", 1)
+        if not self.objective.pooled and stride > 1:
+            raise ValueError(
+                f"options.strides: {self.named} has one vector for {stride} positions, in which several words may "
+                "begin; labels of words need one for each: --model.options.strides []"
+            )
         if self.mixing and self.network.input_kind == "tokens":
             raise ValueError(
                 f"mixup={self.mixing.mixup}: is for pictures, audio and vectors, and {self.named} takes tokens, which "
@@ -122,7 +130,13 @@ class Classification(Supervised):
         return answer_for(facts).monitor
 
     def forward(self, batch: Batch) -> Tensor:
-        """Logits (B, classes) of a batch with "x" and perhaps "mask"; B documents, or clips, if they are in windows."""
+        """Logits (B, classes) of a batch with "x" and perhaps "mask"; B documents, or clips, if they are in windows.
+
+        Of labels of words those of each, (B, words, labels).
+        """
+        if "position" in batch:
+            read = super().forward
+            return answer_by_word(lambda x, mask: read({"x": x, "mask": mask}), batch)
         if "document" not in batch:
             return super().forward(batch)
         whole = super().forward
@@ -145,9 +159,20 @@ class Classification(Supervised):
         return self.answers.evaluated(found["answers"], found["labels"])
 
     def predict_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
-        """Row names and answers, of classes their probabilities (B, classes)."""
+        """Row names and answers, of classes their probabilities (B, classes), of words also these."""
         found = super().predict_step(batch, batch_index)
-        return {"id": found["id"], **self.answers.predicted(found["answers"])}
+        shown: dict[str, Any] = {name: batch[name] for name in ("words", "texts") if name in batch}
+        return {"id": found["id"], **shown, **self.answers.predicted(found["answers"])}
+
+    def _real(self, batch: Batch) -> Tensor | None:
+        """As of all tasks; of words those that have a label."""
+        return None if "position" in batch else super()._real(batch)
+
+    def _counted(self, answers: Tensor, labels: Tensor, real: Tensor | None) -> tuple[Tensor, Tensor]:
+        """As of all tasks; of words the likeliest label (B, words), in whole texts, in which entities are counted."""
+        if self.objective.pooled:
+            return super()._counted(answers, labels, real)
+        return answers.argmax(-1), labels
 
     def prediction_table(self) -> Table:
         """As `tasks.answers` has it."""
@@ -167,9 +192,10 @@ class Classification(Supervised):
         stored = checkpoint.get("hyper_parameters", {}).get("facts", {})
         kinds = (Target(**stored.get("target", {})).kind, self.facts.target.kind)
         if kinds[0] != kinds[1]:
+            other = "" if "tags" in kinds else f", or --data.target.kind {kinds[0]}"
             raise ValueError(
                 f"ckpt_path: the checkpoint has learned {kinds[0]} of rows, and the data have {kinds[1]}; give the "
-                f"data it was trained with as --data.path, or --data.target.kind {kinds[0]}"
+                f"data it was trained with as --data.path{other}"
             )
         super().on_load_checkpoint(checkpoint)
         theirs = Facts.from_dict(stored)

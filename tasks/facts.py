@@ -29,7 +29,7 @@ from lambda_seq.inference.records import FLAT, PARTS, VERSION, Audio, Part, Pixe
 __all__ = ["Audio", "Facts", "Kind", "Part", "Pixels", "Series", "Target", "TargetKind", "Vocabulary"]
 
 Kind = Literal["tokens", "features", "waveform", "image"]
-TargetKind = Literal["classes", "labels", "numbers"]
+TargetKind = Literal["classes", "labels", "numbers", "tags"]
 SIZES = ("in_channels", "image_size", "max_length")  # options that tell how the input of a saved model looks
 
 
@@ -38,9 +38,9 @@ class Target:
     """What is known of a row.
 
     Attributes:
-        kind: "classes", one of them; "labels", any of several; or "numbers".
-        rows: that are trained on, where they are counted.
-        counts: those of each class or label.
+        kind: "classes", one of them; "labels", any of several; "numbers"; or "tags", a label for each of its words.
+        rows: that are trained on, where they are counted; words of those that have tags.
+        counts: those of each class, label or tag.
         mean, std: of each number in the training rows; None of classes and labels.
     """
 

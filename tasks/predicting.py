@@ -19,7 +19,7 @@ import numpy as np
 from lambda_seq.inference.answers import Embedded, Generation, Prediction
 from lambda_seq.inference.predictor import load_predictor
 from lambda_seq.inference.readers import SeriesReader
-from lambda_seq.tasks.callbacks.predictions import WRITERS, Writer, number_columns
+from lambda_seq.tasks.callbacks.predictions import WRITERS, Writer, number_columns, tag_cells
 from lambda_seq.tasks.checkpointing.storage import PARTIAL
 from lambda_seq.tasks.data.audio.data import AUDIO_NAMES
 from lambda_seq.tasks.data.audio.files import load_audio
@@ -36,6 +36,7 @@ from lambda_seq.tasks.data.reading.sources import load_rows, to_predict
 from lambda_seq.tasks.data.reading.text_files import has_text_files, load_text_files
 from lambda_seq.tasks.data.series.files import Stored, load_series
 from lambda_seq.tasks.data.series.forms import FormOptions
+from lambda_seq.tasks.data.tags.texts import WordTexts
 from lambda_seq.tasks.data.text.fasta import has_fasta, load_fasta
 
 SHOWN = 10  # answers that are printed
@@ -94,9 +95,12 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError(
             f"--embed: {options.model} is a language model, which has no vector of a whole text; leave it out"
         )
-    channels = predictor.reader.channels if isinstance(predictor.reader, SeriesReader) else ()
     several = len(options.input) > 1
-    tables = [Table(path, predictor.kind, options, several=several, channels=channels) for path in options.input]
+    about = {
+        "units": getattr(predictor.reader, "units", None),
+        "channels": predictor.reader.channels if isinstance(predictor.reader, SeriesReader) else (),
+    }
+    tables = [Table(path, predictor.kind, options, several=several, **about) for path in options.input]
     rows, taken = chain.from_iterable(tables), deque[Row]()
 
     def inputs() -> Iterator[Any]:
@@ -128,8 +132,9 @@ def run(options: argparse.Namespace) -> None:
             if count < SHOWN:
                 print(said(row, answer))
             count += 1
-            if row.truth is not None and isinstance(answer, Prediction) and answer.label is not None:
-                known, right = known + 1, right + (answer.label == row.truth)
+            if row.truth is not None and isinstance(answer, Prediction):
+                for truth_of, own in answered(row.truth, answer):
+                    known, right = known + 1, right + (truth_of == own)
     except BaseException:
         if writer is not None:
             writer.close()
@@ -140,7 +145,8 @@ def run(options: argparse.Namespace) -> None:
         partial.replace(target)
     print(f"{count} predictions: {target}")
     if known:
-        print(f"accuracy {right / known:.4f}, of {known} inputs whose label is known")
+        unit = "words" if predictor.kind == "tagged text" else "inputs"
+        print(f"accuracy {right / known:.4f}, of {known} {unit} whose label is known")
 
 
 class Table:
@@ -148,9 +154,10 @@ class Table:
 
     Args:
         path: as it was given.
-        kind: of the inputs: "text", "picture", "clip", "series" or "prompt".
+        kind: of the inputs: "text", "tagged text", "picture", "clip", "series" or "prompt".
         options: of the command line, for the names of columns.
         several: whether there are other files, so that numbers of rows need the file's name.
+        units: what of tagged texts has a label.
         channels: of series, that the model knows.
 
     Raises:
@@ -158,12 +165,25 @@ class Table:
     """
 
     def __init__(
-        self, path: str, kind: str, options: argparse.Namespace, several: bool, channels: Sequence[str] = ()
+        self,
+        path: str,
+        kind: str,
+        options: argparse.Namespace,
+        *,
+        several: bool,
+        units: str | None = None,
+        channels: Sequence[str] = (),
     ) -> None:
         self.path, self.several, self.channels = path, several, channels
         self.names: list[str]
-        self.given: Cells | DecodedTexts | Stored
+        self.given: Cells | DecodedTexts | WordTexts | Stored
+        self.truths: list[str | None] | None
         try:
+            if kind == "tagged text":
+                named = getattr(options, "data.text_column"), getattr(options, "data.label_column")
+                self.given = WordTexts(path, *named, units or "words")
+                self.names, self.truths = self.given.names, self.given.truths
+                return
             table, label_column = self._read(kind, options), getattr(options, "data.label_column")
             self.truths = true_labels(table, label_column, wanted=True)
             read: Any = {"picture": self._pictures, "clip": self._clips, "series": self._series}.get(kind, self._texts)
@@ -177,9 +197,11 @@ class Table:
     def __iter__(self) -> Iterator[Row]:
         for row, name in enumerate(self.names):
             numbered = name == str(row)
-            if isinstance(self.given, DecodedTexts):
-                given: Any = self.given[row]
-                shown = given
+            given: Any
+            if isinstance(self.given, WordTexts):
+                given, shown = self.given[row]
+            elif isinstance(self.given, DecodedTexts):
+                given = shown = self.given[row]
             elif isinstance(self.given, Stored):
                 given = self.given.read(row)  # (C, N)
                 shown = f"{given.shape[1]} steps"
@@ -237,12 +259,23 @@ class Table:
         return [cells.name(row) for row in range(len(cells))], cells
 
 
+def answered(truth: str, answer: Prediction) -> Iterator[tuple[str | None, str]]:
+    """Of one class the true one beside the answer; of labels of words each of them that is known."""
+    if answer.label is not None:
+        yield truth, answer.label
+    elif answer.words is not None:
+        pairs = zip(json.loads(truth), answer.words, strict=True)
+        yield from ((label, word.label) for label, word in pairs if label is not None)
+
+
 def columns(answer: Any) -> dict[str, tuple[str, Any]]:
     """The cells of an answer: type and value of each column."""
     if isinstance(answer, Generation):
         return {"text": ("string", answer.text)}
     if isinstance(answer, Embedded):
         return {f"vector {index}": ("float32", value) for index, value in enumerate(answer.vector.tolist())}
+    if answer.words is not None:
+        return {name: ("string", cell) for name, cell in tag_cells(answer).items()}
     if answer.numbers is not None:
         return {name: ("float32", value) for name, value in number_columns(answer.numbers).items()}
     if answer.labels is None:
@@ -256,6 +289,9 @@ def said(row: Row, answer: Any) -> str:
     """A line of an answer."""
     if isinstance(answer, Embedded):
         return f"{_short(row.shown or row.id)}: {len(answer.vector)} numbers, from {answer.vector[0]:.4g} on"
+    if isinstance(answer, Prediction) and answer.words is not None:
+        parts = answer.words if answer.spans is None else answer.spans
+        return f"{_short(row.shown or row.id)}: {_short(', '.join(f'{one.text} {one.label}' for one in parts))}"
     (_, found), *_ = columns(answer).values()
     certain = "" if isinstance(answer, Generation) or answer.label is None else f" ({answer.probability:.3f})"
     found = found if isinstance(found, str) else f"{found:.6g}"

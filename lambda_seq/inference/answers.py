@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from lambda_seq.inference.tagging import Marked, Span, Word, has_entities, spans_of, words_of
 from lambda_seq.models.heads import Objective
 
 THRESHOLD = 0.5  # the least probability of a label that is answered
@@ -25,6 +26,8 @@ class Prediction:
             likeliest class of each position; None for others.
         probabilities: of each class by its name, of heads "classes" and "labels"; None for others.
         numbers: by their names, of the head "numbers"; None for others.
+        words: of a text whose words are answered one by one, each with its label; `labels` and `answer` are of these.
+        spans: entities among them, where labels are such as "B-…", "I-…" and "O"; None for others.
     """
 
     id: str
@@ -33,6 +36,8 @@ class Prediction:
     labels: list[str] | None = None
     probabilities: dict[str, float] | None = field(default=None, repr=False)
     numbers: dict[str, float] | None = None
+    words: list[Word] | None = field(default=None, repr=False)
+    spans: list[Span] | None = None
 
     @property
     def probability(self) -> float | None:
@@ -89,3 +94,18 @@ def prediction(name: str, answer: np.ndarray, objective: Objective, names: Seque
     if objective.name == "numbers":
         return Prediction(name, answer, numbers=dict(zip(names, answer.tolist(), strict=True)))
     return Prediction(name, answer)
+
+
+def tagged(name: str, given: Marked, answer: np.ndarray, names: Sequence[str]) -> Prediction:
+    """The answer to a text whose words are answered one by one.
+
+    Args:
+        name: id of the input.
+        given: the text with its words.
+        answer: probabilities (words, classes).
+        names: of the classes.
+    """
+    labels = [names[index] for index in answer.argmax(-1).tolist()]
+    chances = answer.max(-1).tolist() if len(answer) else []
+    spans = spans_of(given, labels, chances) if has_entities(names) else None
+    return Prediction(name, answer, None, labels, words=words_of(given, labels, chances), spans=spans)

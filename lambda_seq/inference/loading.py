@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from lambda_seq.inference.readers import ClipReader, PictureReader, Reader, SeriesReader, TextReader
 from lambda_seq.inference.records import VERSION, Audio, Part, Pixels, Series, Vocabulary
+from lambda_seq.inference.tagging import TagReader
 from lambda_seq.inference.tokens import Tokens
 from lambda_seq.models.model import Model
 from lambda_seq.models.sequence.generation import GenerativeModel
@@ -58,7 +59,7 @@ def reader_of(model: Model, name: str) -> Reader:
     )
 
 
-def _text_reader(model: Model, given: Mapping[str, Any], name: str) -> TextReader:
+def _text_reader(model: Model, given: Mapping[str, Any], name: str) -> TextReader | TagReader:
     known = {one.name for one in fields(Vocabulary)}
     record = Vocabulary(**{key: value for key, value in given.get("tokens", {}).items() if key in known})
     if not isinstance(model, GenerativeModel):  # which goes on from all of a prompt
@@ -69,7 +70,7 @@ def _text_reader(model: Model, given: Mapping[str, Any], name: str) -> TextReade
             f"{name}: the model has vocab_size={model.vocab_size} but its tokens are {tokens.vocab_size}, of "
             f"{tokens.kind}: save it with its tokenizer"
         )
-    return TextReader(record, tokens)
+    return TextReader(record, tokens) if record.units is None else TagReader(record, tokens)
 
 
 def _picture_reader(given: Mapping[str, Any], name: str) -> PictureReader:

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lambda_seq.inference.answers import Embedded, Generation, Prediction, prediction
+from lambda_seq.inference.answers import Embedded, Generation, Prediction, prediction, tagged
 from lambda_seq.inference.batches import mean_by_document
 from lambda_seq.inference.loading import reader_of
 from lambda_seq.inference.readers import TextReader, text_of
 from lambda_seq.inference.series import is_numbers
+from lambda_seq.inference.tagging import Given, TagReader
 from lambda_seq.inference.tokens import as_text
 from lambda_seq.models.model import Model, from_pretrained
 from lambda_seq.models.sequence.generation import GenerativeModel
@@ -36,6 +37,7 @@ class Predictor:
     - "clip": paths, bytes of files, and samples with their rate, (samples, rate) or {"array", "sampling_rate"};
     - "series": arrays (channels, N), or (N,) of one channel, numbers by the names of channels, and paths of files that
       hold one series;
+    - "tagged text", of networks that answer for each word: as "text", or lists of words, one as {"tokens": […]};
     - "prompt", of language models: as "text".
 
         predictor = lambda_seq.load_predictor("outputs/NAME/model")
@@ -97,6 +99,9 @@ class Predictor:
         """
         if self.kind == "prompt":
             raise TypeError("the model is a language model: call the predictor, or its `generate`")
+        if isinstance(self.reader, TagReader):
+            yield from self._tagged(inputs, self.reader)
+            return
         for name, row in self._rows(inputs, self._forward, self.model.objective.pooled):
             yield prediction(name, row.numpy(), self.model.objective, self.labels)
 
@@ -149,6 +154,30 @@ class Predictor:
         if windows:
             yield from self._answers(names, windows, document, forward, pooled)
 
+    def _tagged(self, inputs: Iterable[Any], reader: TagReader) -> Iterator[Prediction]:
+        """Answers to the words of texts, some windows at a time."""
+        waiting: list[tuple[str, Given]] = []
+        for index, given in enumerate(inputs):
+            with _naming(index, self._path(given)):
+                read = reader.given(given)
+            if waiting and sum(len(other.windows) for _, other in waiting) + len(read.windows) > self.batch_size:
+                yield from self._words(waiting, reader)
+                waiting = []
+            waiting.append((self._path(given) or str(index), read))
+        if waiting:
+            yield from self._words(waiting, reader)
+
+    def _words(self, waiting: Sequence[tuple[str, Given]], reader: TagReader) -> Iterator[Prediction]:
+        windows, rows = [window for _, given in waiting for window in given.windows], []
+        with torch.inference_mode():
+            for begin in range(0, len(windows), self.batch_size):
+                rows += list(self._forward(windows[begin : begin + self.batch_size])[0])
+        for name, given in waiting:
+            own, rows = rows[: len(given.windows)], rows[len(given.windows) :]
+            each = list(reader.answered(given, own))
+            answer = torch.stack(each).numpy() if each else np.zeros((0, len(self.labels)), np.float32)
+            yield tagged(name, given.marked, answer, self.labels)
+
     def generate(self, prompts: Iterable[Any], max_new_tokens: int = 100, **options: Any) -> list[Generation]:
         """What a language model writes after each prompt, until a document ends.
 
@@ -192,7 +221,11 @@ class Predictor:
 
     def _path(self, given: Any) -> str | None:
         """The path of an input that is one; a str is one to models that read no texts."""
-        return str(given) if isinstance(given, Path if isinstance(self.reader, TextReader) else str | Path) else None
+        return (
+            str(given)
+            if isinstance(given, Path if isinstance(self.reader, TextReader | TagReader) else str | Path)
+            else None
+        )
 
     def _read(self, index: int, given: Any, pooled: bool) -> list[Tensor]:
         with _naming(index, self._path(given)):

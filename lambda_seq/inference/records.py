@@ -197,6 +197,8 @@ class Vocabulary(Part):
         part: which of a longer text: "start", "middle", "end", or "windows" whose answers are averaged.
         stride: tokens from the beginning of a window to that of the next.
         strands: 2 if the answers to DNA and to its reverse complement are averaged, None if not.
+        units: what of a text is answered one by one, "words", "spaces" or "characters"; None of texts
+            that are answered as a whole.
     """
 
     differs = "read other parts of texts than are read now"
@@ -210,6 +212,7 @@ class Vocabulary(Part):
     part: str | None = read_alike("--data.part {}")
     stride: int | None = None
     strands: int | None = read_alike("--data.both_strands true for {} strands", if_known=False)
+    units: str | None = read_alike("--data.units {}")
 
     def reading(self) -> Reading:
         """Which tokens of a text are read in evaluation."""

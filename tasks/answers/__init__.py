@@ -6,9 +6,15 @@ from lambda_seq.tasks.answers.base import Answer
 from lambda_seq.tasks.answers.classes import OneClass
 from lambda_seq.tasks.answers.labels import SeveralLabels
 from lambda_seq.tasks.answers.numbers import SomeNumbers
+from lambda_seq.tasks.answers.tags import Tags
 from lambda_seq.tasks.facts import Facts
 
-ANSWERS: dict[str, type[Answer]] = {"classes": OneClass, "labels": SeveralLabels, "numbers": SomeNumbers}
+ANSWERS: dict[str, type[Answer]] = {
+    "classes": OneClass,
+    "labels": SeveralLabels,
+    "numbers": SomeNumbers,
+    "tags": Tags,
+}
 
 
 def answer_for(facts: Facts) -> Answer:

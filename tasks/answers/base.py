@@ -27,11 +27,13 @@ class Answer(ABC):
         head: of the network, see `lambda_seq.models.heads`.
         monitor: figure by which the best checkpoint is chosen, and whether "max" or "min" of it is.
         compared: figure that a baseline is compared by.
+        shares_sequences: whether several processes may share a sequence of such rows.
     """
 
     head: ClassVar[str]
     monitor: ClassVar[tuple[str, str]]
     compared: ClassVar[str]
+    shares_sequences: ClassVar[bool] = True
 
     def __init__(self, facts: Facts) -> None:
         self.facts, self.names = facts, facts.labels or []

@@ -11,7 +11,7 @@ from typing import Any
 from lambda_seq.tasks.metrics import direction
 
 FILE = "baseline.json"
-COMPARED = ("accuracy", "bits_per_byte", "f1", "rmse")  # figures that a network is compared by
+COMPARED = ("accuracy", "bits_per_byte", "f1", "entity_f1", "rmse")  # figures that a network is compared by
 
 
 @dataclass(frozen=True)

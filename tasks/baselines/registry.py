@@ -12,6 +12,7 @@ from lambda_seq.tasks.data.base import Data
 MODULES = (
     "language",
     "letters",
+    "tags",
     "texts",
     "symbols",
     "audio",

@@ -47,12 +47,13 @@ class BestCheckpoint(ModelCheckpoint):
         )
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Go by the metric that the data have, where the one of the task is asked for and they lack it."""
+        """Go by the metric that is for such data, where the one of the task is asked for and it is another."""
         judged, data = getattr(pl_module, "judged_by", None), getattr(trainer, "datamodule", None)
         if judged is not None and isinstance(data, Data) and self.monitor == pl_module.monitor[0]:  # type: ignore[index]
             monitor, mode = judged(data.facts)
             if monitor != self.monitor:
-                note(f"best.monitor={self.monitor}: such data have none; the best checkpoint is that by {monitor}")
+                one = f"best.monitor={self.monitor}: is for one class a row"
+                note(f"{one}; of such data the best checkpoint is that by {monitor}")
                 self.monitor, self.mode = monitor, mode
                 self.kth_value = torch.tensor(torch.inf if mode == "min" else -torch.inf)
         super().setup(trainer, pl_module, stage)

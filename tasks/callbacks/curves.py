@@ -16,7 +16,11 @@ from matplotlib.figure import Figure
 from lambda_seq.tasks.checkpointing.storage import replacing
 from lambda_seq.tasks.weighing import steps_with
 
-SCORES = {"accuracy": "Accuracy", "bits_per_byte": "Bits per byte"}  # metric: title of its panel
+SCORES = {
+    "accuracy": "Accuracy",
+    "entity_f1": "F1 of entities",
+    "bits_per_byte": "Bits per byte",
+}  # metric: title of its panel
 OTHERWISE = {"f1": "F1", "rmse": "Root mean squared error"}  # of data that have none of these
 TRAIN, VALIDATION, RATE = "#0072B2", "#D55E00", "#009E73"  # blue, vermilion, green of Okabe & Ito, for all eyes
 

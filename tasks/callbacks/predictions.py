@@ -18,7 +18,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor
 
-from lambda_seq.inference.answers import THRESHOLD
+from lambda_seq.inference.answers import THRESHOLD, Prediction, tagged
+from lambda_seq.inference.tagging import has_entities
 from lambda_seq.tasks.callbacks.pictures import Shown, draw_sheet
 from lambda_seq.tasks.checkpointing.storage import PARTIAL
 from lambda_seq.tasks.locks import lock
@@ -97,6 +98,38 @@ class AnswerTable:
     def rest(self) -> list[list[Any]]:
         """Nothing."""
         return []
+
+
+class TagTable(AnswerTable):
+    """A row for each text: id, its words, their likeliest labels, and entities, as JSON lists.
+
+    Words are as they stand in the text; entities, of labels such as "B-…" and "I-…", have "text", "start", "end",
+    "label" and "probability".
+
+    Args:
+        labels: their names.
+    """
+
+    def __init__(self, labels: list[str]) -> None:
+        self.labels, self.entities = labels, has_entities(labels)
+        self.columns = dict.fromkeys(("id", "words", "prediction", *(["spans"] if self.entities else [])), "string")
+
+    def rows(self, prediction: dict[str, Any]) -> list[list[Any]]:
+        """The rows of a batch: "id", names, "probabilities" (B, words, labels), "words" (B,) and their "texts"."""
+        found = zip(prediction["id"], prediction["probabilities"], prediction["words"].tolist(), strict=True)
+        rows = []
+        for (name, chances, count), text in zip(found, prediction["texts"].marked, strict=True):
+            one = tagged(name, text, chances[:count].float().cpu().numpy(), self.labels)
+            rows.append([name, *tag_cells(one).values()])
+        return rows
+
+
+def tag_cells(answer: Prediction) -> dict[str, str]:
+    """What a file has of an answer to a text's words, by column."""
+    parts: dict[str, Any] = {"words": [word.text for word in answer.words or ()], "prediction": answer.labels}
+    if answer.spans is not None:
+        parts["spans"] = [vars(span) | {"probability": round(span.probability, 4)} for span in answer.spans]
+    return {name: json.dumps(part, ensure_ascii=False) for name, part in parts.items()}
 
 
 class NumberTable(AnswerTable):
@@ -185,7 +218,42 @@ class ParquetWriter:
         self.writer.close()
 
 
-WRITERS: dict[str, type[Writer]] = {".csv": CsvWriter, ".jsonl": JsonlWriter, ".parquet": ParquetWriter}
+class ConllWriter:
+    """A line for each word with its true label, where it is known, and the predicted one; an empty line behind a text.
+
+    Raises:
+        ValueError: rows are no texts with words.
+    """
+
+    def __init__(self, file: Path, columns: dict[str, str]) -> None:
+        if "words" not in columns:
+            raise ValueError(
+                f"predictions.path={file.name.removesuffix(PARTIAL)!r}: is for labels of words, and there are none; "
+                f"expected {', '.join(kind for kind in WRITERS if kind != CONLL)}"
+            )
+        self.stream, self.columns = file.open("w", encoding="utf-8"), list(columns)
+
+    def write(self, rows: list[list[Any]]) -> None:
+        """Append rows."""
+        for row in rows:
+            cells = dict(zip(self.columns, row, strict=True))
+            names = [name for name in ("words", "label", "prediction") if cells.get(name)]
+            for words in zip(*(json.loads(cells[name]) for name in names), strict=True):
+                self.stream.write("\t".join("" if word is None else word for word in words) + "\n")
+            self.stream.write("\n")
+
+    def close(self) -> None:
+        """Finish the file."""
+        self.stream.close()
+
+
+CONLL = ".conll"
+WRITERS: dict[str, type[Writer]] = {
+    ".csv": CsvWriter,
+    ".jsonl": JsonlWriter,
+    ".parquet": ParquetWriter,
+    CONLL: ConllWriter,
+}
 
 
 class PredictionFile(BasePredictionWriter):
@@ -194,12 +262,13 @@ class PredictionFile(BasePredictionWriter):
     The id is the file of an image or text that has one, otherwise the number of the row. Of classification the columns
     are `id`, `input` (the text, or the path of the file), `label` (the true one, if there is a column of such),
     `prediction` (the likeliest class, or of several labels those of probability 1/2 or more, as a JSON list) and, for
-    each class or label, `probability: CLASS`; of language modelling `id`, `tokens`,
-    `bytes`, `loss` (nats per token) and `bits_per_byte`. Of pictures a contact sheet is drawn beside the file, as PNG,
-    of those that the network is most and least certain of.
+    each class or label, `probability: CLASS`; of labels of words `words`, `prediction` and `spans`, as JSON lists; of
+    language modelling `id`, `tokens`, `bytes`, `loss` (nats per token) and `bits_per_byte`. Of pictures a contact sheet
+    is drawn beside the file, as PNG, of those that the network is most and least certain of.
 
     Args:
-        path: file to write, ending in .csv, .jsonl or .parquet; default: OUTPUT_DIR/predictions.csv.
+        path: file to write, ending in .csv, .jsonl or .parquet, or of labels of words in .conll; default:
+            OUTPUT_DIR/predictions.csv.
         sheet: pictures of each kind on the contact sheet; 0 for no sheet.
     """
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from torch import Tensor
 from torchmetrics import MetricCollection
 
+from lambda_seq.models.heads import IGNORED
 from lambda_seq.tasks.callbacks.pictures import draw_confusion
 from lambda_seq.tasks.metrics import count_in
 
@@ -80,7 +81,11 @@ class Reports(Callback):
 
     def _count(self, outputs: Any) -> None:
         if self._metrics is not None and len(outputs["labels"]):
-            self._metrics.update(outputs["probabilities"], outputs["labels"])
+            answers, labels = outputs["probabilities"], outputs["labels"]
+            if answers.ndim == 3:  # of words, (B, words, classes)
+                known = labels != IGNORED
+                answers, labels = answers[known], labels[known]
+            self._metrics.update(answers, labels)
 
     def _end(self, trainer: Trainer, module: LightningModule, split: str) -> None:
         if self._metrics is None:

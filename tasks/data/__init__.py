@@ -8,6 +8,7 @@ from lambda_seq.tasks.data.module import ClassificationData
 from lambda_seq.tasks.data.series.data import SeriesData
 from lambda_seq.tasks.data.synthetic.listops import ListOpsData
 from lambda_seq.tasks.data.synthetic.recall import RecallData
+from lambda_seq.tasks.data.tags.data import TagData
 from lambda_seq.tasks.data.text.biosequences import BiosequenceData
 from lambda_seq.tasks.data.text.data import TextData
 
@@ -21,5 +22,6 @@ __all__ = [
     "ListOpsData",
     "RecallData",
     "SeriesData",
+    "TagData",
     "TextData",
 ]

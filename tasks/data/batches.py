@@ -2,7 +2,8 @@
 
 B rows, N positions, C channels; what is padded to the longest row of a batch has a mask, True at real positions. Names
 and labels go with all of them: "id", a name for each row, and "label", which data to predict need not have: class
-numbers (B,) int64; of several labels 0 or 1 (B, labels), or numbers (B, numbers), float32.
+numbers (B,) int64; of several labels 0 or 1 (B, labels), or numbers (B, numbers), float32; of tags class numbers of
+each word (B, words) int64.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from lambda_seq import functional as LF
 from lambda_seq.inference.batches import mean_by_document
+from lambda_seq.inference.tagging import Marked
 from lambda_seq.models.heads import Objective
 
 
@@ -73,6 +75,20 @@ class ClipWindowBatch(RowBatch):
     at_once: int
 
 
+class TagBatch(TypedDict):
+    """Texts in W windows, which are read `at_once` at a time, and where their words are answered."""
+
+    x: Int[Tensor, "W N"]
+    mask: Bool[Tensor, "W N"]
+    at_once: int
+    id: list[str]  # of the B texts
+    window: Int[Tensor, "B words"]  # that answers a word
+    position: Int[Tensor, "B words"]  # of it, in that window
+    words: Int[Tensor, " B"]  # how many a text has; what follows is padding
+    label: NotRequired[Int[Tensor, "B words"]]  # class numbers, `IGNORED` where there is none
+    texts: NotRequired[MarkedTexts]
+
+
 class LanguageBatch(TypedDict):
     """Rows of pieces of documents, each token with the one that follows, or `IGNORED` where that does not count."""
 
@@ -84,7 +100,16 @@ class LanguageBatch(TypedDict):
     id: list[list[str]]  # of the pieces of each row
 
 
-Batch = SequenceBatch | PictureBatch | ClipBatch | SeriesBatch | WindowBatch | ClipWindowBatch | LanguageBatch
+Batch = (
+    SequenceBatch | PictureBatch | ClipBatch | SeriesBatch | WindowBatch | ClipWindowBatch | TagBatch | LanguageBatch
+)
+
+
+class MarkedTexts:
+    """The texts of a batch with their words, as a plain object, which Lightning and the loader pass on as it is."""
+
+    def __init__(self, marked: Sequence[Marked]) -> None:
+        self.marked = marked
 
 
 class Packed:
@@ -133,3 +158,27 @@ def answer_by_document(
     pieces = zip(batch["x"].split(batch["at_once"]), batch["mask"].split(batch["at_once"]), strict=True)
     answers = torch.cat([objective.answers(network(x, mask).float()) for x, mask in pieces])  # (W, classes)
     return objective.logits(mean_by_document(answers, batch["document"]))  # (B, classes)
+
+
+def answer_by_word(
+    network: Callable[[Tensor, Tensor], Tensor], batch: TagBatch | dict[str, Any]
+) -> Float[Tensor, "B words classes"]:
+    """Logits of each word, from the windows that answer them; those behind a text's last word mean nothing.
+
+    Args:
+        network: takes "x" and "mask" of some windows and gives the logits of their positions.
+        batch: of texts.
+    """
+    window, position = batch["window"], batch["position"]
+    if len(batch["x"]) <= batch["at_once"]:
+        return network(batch["x"], batch["mask"])[window, position]
+    pieces = zip(batch["x"].split(batch["at_once"]), batch["mask"].split(batch["at_once"]), strict=True)
+    answers: Tensor | None = None
+    for number, (x, mask) in enumerate(pieces):
+        logits = network(x, mask)  # (at_once, N, classes)
+        inside = (window // batch["at_once"]) == number
+        if answers is None:
+            answers = logits.new_zeros(*window.shape, logits.shape[-1])
+        answers[inside] = logits[window[inside] % batch["at_once"], position[inside]]
+    assert answers is not None
+    return answers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from lambda_seq.tasks.data.reading.known import Known
 from lambda_seq.tasks.data.reading.notes import note
 from lambda_seq.tasks.data.reading.sources import load_rows, named_predict_path, to_predict
 from lambda_seq.tasks.data.targets import GUESSED as UNKNOWN_TARGET
-from lambda_seq.tasks.data.targets import TargetOptions, read_targets
+from lambda_seq.tasks.data.targets import TargetOptions, Targets, read_targets
 from lambda_seq.tasks.facts import Facts, Target, TargetKind
 
 
@@ -95,14 +95,7 @@ class ClassificationData(Data):
             raise ValueError(
                 f"path={self.path!r} has no training split, only {', '.join(tables)}; it is needed for the class names"
             )
-        unnamed = self.label_column is None and self.target.columns is None
-        if unnamed and set(tables["train"].column_names) <= {*FILE_COLUMNS, "text"}:
-            raise ValueError(
-                f"path={self.path!r}: there are no classes; put files of each class into a folder of its own, or give "
-                "a table (csv, jsonl, parquet) with a column of labels"
-            )
-        refuse = not self.drop_incomplete
-        found = read_targets(tables, self.label_column, self.target, f"path={self.path!r}", refuse)
+        found = self.targets(tables)
         self.labelled_by, self._labels, self.target_kind = found.column, found.names, found.kind
         splits = {}
         for name, table in tables.items():
@@ -123,6 +116,21 @@ class ClassificationData(Data):
             elif name == "test" and fraction:
                 self.note_not_held_out()
         return splits
+
+    def targets(self, tables: Mapping[str, datasets.Dataset]) -> Targets:
+        """What is known of the rows of each split.
+
+        Raises:
+            ValueError: nothing is, or a row does not fit.
+        """
+        unnamed = self.label_column is None and self.target.columns is None
+        if unnamed and set(tables["train"].column_names) <= {*FILE_COLUMNS, "text"}:
+            raise ValueError(
+                f"path={self.path!r}: there are no classes; put files of each class into a folder of its own, or give "
+                "a table (csv, jsonl, parquet) with a column of labels"
+            )
+        where, refuse = f"path={self.path!r}", not self.drop_incomplete
+        return read_targets(tables, self.label_column, self.target, where, refuse)
 
     def _complete(self, rows: Rows, name: str) -> Rows:
         """The rows of a split that have what is classified and, but for test, a label; the others are counted."""
@@ -168,14 +176,15 @@ class ClassificationData(Data):
         """What the model has to know: what is measured, and what is known of the training rows."""
         found, train = self.measure(), self.splits.get("train")
         known = None if train is None else train.labels
-        if known is None:
-            return found
+        return found if known is None else replace(found, target=self.target_of(known))
+
+    def target_of(self, known: np.ndarray) -> Target:
+        """What a model has to know of the labels of the training rows."""
         if self.target_kind != "numbers":
             counts = rows_with(known, len(self.labels)).tolist()
-            return replace(found, target=Target(kind=self.target_kind, rows=len(known), counts=counts))
+            return Target(kind=self.target_kind, rows=len(known), counts=counts)
         mean, std = known.mean(0, dtype=np.float64), known.std(0, dtype=np.float64)
-        std = np.where(std > 0, std, 1.0)
-        return replace(found, target=Target(kind="numbers", mean=mean.tolist(), std=std.tolist()))
+        return Target(kind="numbers", mean=mean.tolist(), std=np.where(std > 0, std, 1.0).tolist())
 
     @property
     def tested(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any
 
 import datasets
 import numpy as np
@@ -30,6 +30,7 @@ from lambda_seq.tasks.facts import TargetKind
 
 SIGNS = ";|,"  # that may part labels in a cell
 SHARED = 0.5  # of the labels in cells with several, those that stand in other cells, too
+KINDS: tuple[TargetKind, ...] = ("classes", "labels", "numbers")
 FLAGS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
 
 
@@ -52,9 +53,8 @@ class TargetOptions:
     columns: list[str] | None = None
 
     def __post_init__(self) -> None:
-        kinds = get_args(TargetKind)
-        if self.kind not in (None, *kinds):
-            raise ValueError(f"target.kind={self.kind!r}: expected one of {', '.join(kinds)}")
+        if self.kind not in (None, *KINDS):
+            raise ValueError(f"target.kind={self.kind!r}: expected one of {', '.join(KINDS)}")
         if self.separator == "":
             raise ValueError("target.separator='': expected the sign between the labels of a cell, such as ';'")
         if self.separator is not None and (self.kind not in (None, "labels") or self.columns):
@@ -73,8 +73,8 @@ class Targets:
     """What is known of the rows of each split.
 
     Attributes:
-        kind: "classes", "labels" or "numbers".
-        names: of the classes, labels or numbers.
+        kind: "classes", "labels", "numbers" or "tags".
+        names: of the classes, labels, numbers or tags.
         values: of each row by split, as `Rows.labels`: class numbers (n,); or (n, names), NaN where it is not known.
         column: that they are read from; None of several.
     """

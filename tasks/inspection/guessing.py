@@ -29,12 +29,15 @@ from lambda_seq.tasks.data.series.arrays import is_arrays
 from lambda_seq.tasks.data.series.forms import steps_by_id
 from lambda_seq.tasks.data.series.generated import WAVES
 from lambda_seq.tasks.data.series.ts import is_ts
+from lambda_seq.tasks.data.tags.conll import conll_files
+from lambda_seq.tasks.data.tags.letters import LETTERS
+from lambda_seq.tasks.data.tags.reading import tagged_columns
 from lambda_seq.tasks.data.text.fasta import is_fasta
 from lambda_seq.tasks.detection.folders import about_objects
 
 PICTURES, CLIPS = "image_classification", "audio_classification"
-TEXTS, LANGUAGE = "text_classification", "language_modelling"
-SERIES, LETTERS = "series_classification", "biosequences"
+TEXTS, LANGUAGE, TAGGED = "text_classification", "language_modelling", "tagging"
+SERIES, BIOSEQUENCES = "series_classification", "biosequences"
 OBJECTS = "detection"
 COMMAND = "inspect"
 LOOKED = 20  # cells of a column
@@ -88,8 +91,12 @@ def guessed(path: str, label: str | None = None, options: TableOptions = TableOp
         ValueError: there is nothing that can be read, or it is a name on the hub.
         FileNotFoundError: there is nothing at the path.
     """
-    known = {DIGITS: (PICTURES, "these are handwritten digits"), TONES: (CLIPS, "these are generated tones")}
-    known |= {WAVES: (SERIES, "these are generated series")}
+    known = {
+        DIGITS: (PICTURES, "these are handwritten digits"),
+        TONES: (CLIPS, "these are generated tones"),
+        WAVES: (SERIES, "these are generated series"),
+        LETTERS: (TAGGED, "these are generated letters"),
+    }
     if path in known:
         return known[path]
     place = Path(path).expanduser()
@@ -102,19 +109,21 @@ def guessed(path: str, label: str | None = None, options: TableOptions = TableOp
         raise FileNotFoundError(f"path={path!r}: no such file or folder (looked for {place.absolute()}); correct it")
     if words := about_objects(place):
         return OBJECTS, words
+    if any(kind_of(file)[0] != ".txt" for file in conll_files(path)):
+        return TAGGED, "there are words with labels, one on each line"
     alone = is_saved(place) or place.is_file()
     files = [place] if alone else visible_files(place, lambda file: _kind(file) != "")
     kinds = Counter(map(_kind, files))
-    if is_saved(place) or (kinds["table"] and not kinds[PICTURES] + kinds[CLIPS] + kinds[SERIES] + kinds[LETTERS]):
+    if is_saved(place) or (kinds["table"] and not kinds[PICTURES] + kinds[CLIPS] + kinds[SERIES] + kinds[BIOSEQUENCES]):
         return _of_table(flat(next(iter(load_rows(path, whole=True, options=options).values()))), label)
-    if not any(kinds[kind] for kind in (PICTURES, CLIPS, SERIES, LETTERS, TEXTS)):
+    if not any(kinds[kind] for kind in (PICTURES, CLIPS, SERIES, BIOSEQUENCES, TEXTS)):
         found = f"of kind {place.suffix!r}" if place.is_file() else "without a picture, a clip, a text or a table"
         raise ValueError(
             f"path={path!r}: {found}, nothing that can be read; expected pictures, clips, .txt files, .ts files of "
             "series, arrays (.npz), fasta files or tables (parquet, jsonl, csv)"
         )
-    if kinds[LETTERS] and not kinds[PICTURES] + kinds[CLIPS] + kinds[SERIES]:
-        return LETTERS, f"there are {kinds[LETTERS]} fasta files; of proteins with --data.tokenizer protein"
+    if kinds[BIOSEQUENCES] and not kinds[PICTURES] + kinds[CLIPS] + kinds[SERIES]:
+        return BIOSEQUENCES, f"there are {kinds[BIOSEQUENCES]} fasta files; of proteins with --data.tokenizer protein"
     if kinds[SERIES] and not kinds[PICTURES] + kinds[CLIPS]:
         return SERIES, f"there are {kinds[SERIES]} files of series"
     most = max((PICTURES, CLIPS, TEXTS), key=lambda kind: kinds[kind])
@@ -144,7 +153,7 @@ def _kind(file: Path) -> str:
     if is_ts(file) or is_arrays(file):
         return SERIES
     if is_fasta(file):
-        return LETTERS
+        return BIOSEQUENCES
     return "table" if is_table(file) or is_shard(file) else TEXTS if kind_of(file)[0] == ".txt" else ""
 
 
@@ -164,6 +173,8 @@ def _of_table(table: datasets.Dataset, label: str | None) -> tuple[str, str]:
             return name, f"column {column!r} holds {'pictures' if name == PICTURES else 'audio'}, or names them"
     if channels := steps_by_id(table, label):
         return SERIES, f"rows with the same {channels[0]!r} seem to be steps of a series"
+    if label is None and (tagged := tagged_columns(table)):
+        return TAGGED, f"column {tagged[1]!r} has labels for the words in column {tagged[0]!r}"
     if columns := pixel_columns(table, label):
         return PICTURES, f"there are {len(columns)} columns of pixels"
     names = [name for name in table.column_names if name.strip().casefold().rpartition(".")[2] in LABEL_NAMES]

@@ -35,7 +35,7 @@ class Inspection:
         path: of the data.
         data: class of the data module.
         unit: of lengths.
-        target: what is known of a row: "classes", one of them; "labels", any of several; or "numbers".
+        target: what is known of a row: "classes", one of them; "labels", any of several; "numbers"; or "tags" of words.
         splits: by name "rows", "classes" (rows by class, or None), "lengths" (by quantile) and "measured", rows whose
             lengths these are.
         examples: rows by "row", their name, "label" and "shown".
@@ -143,7 +143,7 @@ def inspect(data: Any, folder: Path) -> Inspection:
             "measured": len(places[split]),
         }
     found.findings += of_classes(
-        {split: one["classes"] or {} for split, one in found.splits.items()}, several=found.target == "labels"
+        {split: one["classes"] or {} for split, one in found.splits.items()}, several=found.target in ("labels", "tags")
     )
     found.findings += of_keys({split: list(view.keys(own, split)) for split, own in rows.items()}, labels, name)
     found.findings += of_lengths(lengths, places, view.unit, name)
@@ -163,7 +163,7 @@ def _labels(data: Any, rows: Rows) -> list[str] | None:
     names = data.labels
     if rows.labels.ndim == 1:
         return ["" if label == MISSING else names[label] for label in rows.labels.tolist()]
-    if data.target_kind == "labels":
+    if data.target_kind in ("labels", "tags"):
         return [", ".join(name for name, one in zip(names, own, strict=True) if one == 1) for own in rows.labels]
     return ["" if np.isnan(own).any() else ", ".join(f"{number:g}" for number in own) for own in rows.labels]
 

@@ -13,7 +13,17 @@ import numpy as np
 
 from lambda_seq.inference.clips import read_header, read_samples
 from lambda_seq.inference.pictures import Decoder, look, opened
-from lambda_seq.tasks.data import AudioData, ClassificationData, CorpusData, Data, ImageData, SeriesData, TextData
+from lambda_seq.inference.tagging import Marked
+from lambda_seq.tasks.data import (
+    AudioData,
+    ClassificationData,
+    CorpusData,
+    Data,
+    ImageData,
+    SeriesData,
+    TagData,
+    TextData,
+)
 from lambda_seq.tasks.data.labels import Rows
 from lambda_seq.tasks.data.reading.cells import Cells
 from lambda_seq.tasks.data.reading.corpus import Texts, sizes_of
@@ -94,6 +104,34 @@ class TextView(View):
         cell = rows.table[int(rows.indices[place])][self.data.content(rows.table)] or ""
         text = " ".join((cell.decode("utf-8", "replace") if isinstance(cell, bytes) else cell).split())
         return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
+
+
+class TagView(View):
+    """Texts with labels of words, by their words."""
+
+    unit = "words"
+
+    def length(self, rows: Rows, split: str) -> tuple[np.ndarray, list[str]]:
+        """Words of the texts."""
+        return np.array([len(own.words) for own in self._texts(rows)], dtype=float), []
+
+    def keys(self, rows: Rows, split: str) -> Iterator[bytes]:
+        """Digests of the texts."""
+        for own in self._texts(rows):
+            yield hashlib.sha256(own.text.encode("utf-8", "replace")).digest() if own.words else b""
+
+    def line(self, rows: Rows, split: str, place: int) -> str:
+        """The first words, each with its label."""
+        index = int(rows.indices[place])
+        own, numbers = self.data.text(rows.table, index), self.data.numbers(rows.table)
+        labels = [] if numbers is None or numbers[index] is None else numbers[index].tolist()
+        names = [*self.data.labels, "?"]
+        words = [f"{word}/{names[label]}" for word, label in zip(own.spelled, labels, strict=False)] or own.spelled
+        text = " ".join(words)
+        return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
+
+    def _texts(self, rows: Rows) -> Iterator[Marked]:
+        return (self.data.text(rows.table, int(index)) for index in rows.indices)
 
 
 class FileView(View):
@@ -252,16 +290,16 @@ def view_of(data: Data) -> View:
     """
     if isinstance(data, CorpusData) and data.streaming:
         raise ValueError("streaming=True: a stream has no rows to compare; leave out --data.streaming")
-    kinds: list[tuple[Any, Any]] = [(TextData, TextView), (CorpusData, TextView), (ImageData, PictureView)]
-    kinds += [(AudioData, ClipView), (SeriesData, SeriesView)]
+    kinds: list[tuple[Any, Any]] = [(TextData, TextView), (CorpusData, TextView), (TagData, TagView)]
+    kinds += [(ImageData, PictureView), (AudioData, ClipView), (SeriesData, SeriesView)]
     for kind, view in (*kinds, (ClassificationData, ItemView)):
         if isinstance(data, kind):
             found: View = view(data)
             return found
     if data.view is not None:
         module, _, name = data.view.rpartition(".")
-        found = getattr(import_module(module), name)(data)
-        return found
+        own: View = getattr(import_module(module), name)(data)
+        return own
     names = ", ".join(kind.__name__ for kind, _ in kinds)
     raise ValueError(f"data={type(data).__name__}: it has no rows that could be looked at; expected one of {names}")
 

@@ -65,7 +65,11 @@ class SequenceParallel(DDPStrategy):
         """
         task: Any = self.lightning_module
         network = getattr(task, "network", None)
-        if not getattr(task, "shares_sequences", False) or not isinstance(network, (LambdaEncoder, LambdaLM)):
+        shares = getattr(task, "shares_sequences", False)
+        shares = shares and getattr(
+            getattr(task, "answers", None), "shares_sequences", True
+        )  # as labels of words do not
+        if not shares or not isinstance(network, (LambdaEncoder, LambdaLM)):
             raise ValueError(
                 f"sequence_parallel={self.sequence_parallel}: {type(task).__name__} trains a {type(network).__name__}, "
                 "which cannot be split here; use Classification with lambda_encoder, LanguageModelling with lambda_lm"

@@ -272,7 +272,7 @@ def test_pictures_have_no_positions():
         ({"head": "embedding", "num_classes": 3}, ValueError, "num_classes=3 does not apply to head='embedding'"),
         ({"head": "positions", "pool": "max"}, ValueError, "pool='max' does not apply to head='positions'"),
         ({"head_options": {"tie": True}}, TypeError, "head='classes' has no option 'tie': it has label_smoothing"),
-        ({"head": "positions", "head_options": {"tie": True}}, TypeError, "no option 'tie': it has none"),
+        ({"head": "positions", "head_options": {"tie": True}}, TypeError, "no option 'tie': it has label_smoothing"),
         ({"head": "embedding", "head_options": {"temperature": 0}}, ValueError, "temperature=0: expected a number"),
         (
             {"head": "tokens", "strides": [2], "head_options": {"tie": True}},

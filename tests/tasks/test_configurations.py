@@ -79,6 +79,7 @@ SMALL = {  # what makes data and networks of a configuration small
     "shakespeare": lambda: (*book(), "--data.stride=32", *TINY_ENCODER),
     "speech_commands": lambda: (*clips(), *ONE_BLOCK, "--data.sampling_rate=4000"),
     "spoken_digits": lambda: (*clips(), *ONE_BLOCK, "--data.sampling_rate=4000"),
+    "tagging": lambda: (*TINY_ENCODER, "--data.max_length=64"),
     "text_classification": lambda: (*stories(), *TINY_ENCODER),
 }
 

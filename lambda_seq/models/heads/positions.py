@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch.nn.functional as F
@@ -9,17 +10,25 @@ from jaxtyping import Float, Int
 from torch import nn
 
 from lambda_seq.models.heads.base import IGNORED, Differences, Objective, register_head
-from lambda_seq.models.heads.layers import Inputs, TiedLinear
+from lambda_seq.models.heads.layers import Inputs, TiedLinear, on_device
 from lambda_seq.models.inputs import WORD_IDS
 
 
 @register_head
 @dataclass(frozen=True)
 class Positions(Objective):
-    """A class for each position, or frame."""
+    """A class for each position, or frame.
+
+    Args:
+        label_smoothing: probability spread evenly over all classes in the target.
+        weight: factor of the loss of each class; the loss stays a mean over positions.
+    """
 
     name, pooled = "positions", False
     answer, said = "logits of {} classes at each position", "probabilities (B, N, classes)"
+
+    label_smoothing: float = 0.0
+    weight: Sequence[float] | None = None
 
     def pipeline(self, kind: str) -> str | None:
         """Of texts only."""
@@ -27,7 +36,14 @@ class Positions(Objective):
 
     def losses(self, logits: Float[Tensor, "B M classes"], target: Int[Tensor, "B M"]) -> Float[Tensor, "B M"]:
         """Cross entropy of each position."""
-        return F.cross_entropy(logits.movedim(-1, 1), target, ignore_index=IGNORED, reduction="none")
+        return F.cross_entropy(
+            logits.movedim(-1, 1),
+            target,
+            weight=on_device(self.weight, logits.dtype, logits.device),
+            ignore_index=IGNORED,
+            label_smoothing=self.label_smoothing,
+            reduction="none",
+        )
 
 
 @register_head

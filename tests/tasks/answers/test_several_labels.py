@@ -41,7 +41,7 @@ def test_it_learns_and_all_that_follows_a_fit_is_there(fitted):
     run, said = fitted
     assert "holds several labels in a cell, such as" in said
     assert "training rows have none of the 3 labels" in said
-    assert "such data have none; the best checkpoint is that by val/f1" in said
+    assert "of such data the best checkpoint is that by val/f1" in said
     summary = json.loads((run / "summary.json").read_text())
     assert {f"test/{name}" for name in FIGURES} <= summary.keys()
     assert {f"test/baseline_{name}" for name in FIGURES} <= summary.keys()
