@@ -21,6 +21,7 @@ PROBLEMS = {  # heads that answer once for an input, by what transformers calls 
     "regression": "numbers",
 }
 OWN = ("library", "library_version", "save")  # entries of our config.json that say who wrote it
+SAID = ("vocab_size", "hidden_size", "num_hidden_layers")  # what others ask a configuration for, by their names for it
 
 
 class Facts(NamedTuple):
@@ -131,6 +132,13 @@ class LambdaSeqConfig(PreTrainedConfig):
         known, facts = self.id2label is not None or others.get("num_labels") is not None, self.facts
         if not known and facts.counted:
             others["num_labels"] = facts.num_classes
+        for name in SAID:
+            if name in others and others[name] != getattr(self, name):
+                raise ValueError(
+                    f"{name}={others[name]}: the network of model={self.model!r} and its options has "
+                    f"{getattr(self, name)}; give an option of it instead"
+                )
+            others.pop(name, None)
         self.tie_word_embeddings = facts.tied
         if self.problem_type is None and facts.head in ("labels", "numbers"):  # pipelines ask for these
             self.problem_type = next(problem for problem, head in PROBLEMS.items() if head == facts.head)
@@ -170,4 +178,5 @@ class LambdaSeqConfig(PreTrainedConfig):
         from lambda_seq import __version__
 
         own = {"library": "lambda_seq", "library_version": __version__, "labels": self.labels}
-        return {**super().to_dict(), **own}
+        said = {name: getattr(self, name) for name in SAID if getattr(self, name) is not None}
+        return {**super().to_dict(), **own, **said}

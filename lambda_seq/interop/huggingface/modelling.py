@@ -56,6 +56,7 @@ class LambdaSeqPreTrainedModel(PreTrainedModel):
         self.network.preprocessing = config.preprocessing
         self.network.labels = config.labels
         self.main_input_name = self.named or NAMES[self.network.input_kind]
+        self.register_load_state_dict_pre_hook(with_prefix)
         self.post_init()
 
     @classmethod
@@ -199,6 +200,14 @@ class LambdaSeqPreTrainedModel(PreTrainedModel):
 def bools(mask: Tensor | None) -> Bool[Tensor, "..."] | None:
     """A mask of ones and zeros as True and False."""
     return None if mask is None else mask.bool()
+
+
+def with_prefix(module: nn.Module, weights: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Let `load_state_dict` take the names in files, as `Trainer` does when it goes on, beside those of the model."""
+    for name in [name for name in weights if name.startswith(prefix)]:
+        rest = name.removeprefix(prefix)
+        if not rest.startswith(f"{PREFIX}."):
+            weights[f"{prefix}{PREFIX}.{rest}"] = weights.pop(name)
 
 
 class LambdaSeqModel(LambdaSeqPreTrainedModel):

@@ -33,12 +33,9 @@ def register() -> None:
     transformers.AutoConfig.register(LambdaSeqConfig.model_type, LambdaSeqConfig, exist_ok=True)
     for name, model in MODELS.items():
         getattr(transformers, name).register(LambdaSeqConfig, model, exist_ok=True)
-    transformers.AutoTokenizer.register(
-        LambdaSeqConfig,
-        slow_tokenizer_class=LambdaSeqWordTokenizer,
-        fast_tokenizer_class=transformers.PreTrainedTokenizerFast,
-        exist_ok=True,
-    )
+    # Each is found by the name in its file, and the last where there is none
+    for tokenizer in (LambdaSeqWordTokenizer, transformers.PreTrainedTokenizerFast):
+        transformers.AutoTokenizer.register(LambdaSeqConfig, tokenizer_class=tokenizer, exist_ok=True)
     transformers.AutoFeatureExtractor.register(LambdaSeqConfig, LambdaSeqFeatureExtractor, exist_ok=True)
     # It brings pictures to size itself, by the library that its data module does it with: the same for both backends
     both = {"pil": LambdaSeqImageProcessor, "torchvision": LambdaSeqImageProcessor}

@@ -306,6 +306,10 @@ def test_what_does_not_fit_is_said(tmp_path):
         transformers.AutoModelForTokenClassification.from_config(config("words"))
     with pytest.raises(ValueError, match="no model"):
         huggingface.LambdaSeqConfig(model="lambda_encodr")
+    with pytest.raises(
+        ValueError, match="hidden_size=32: the network of model='lambda_encoder' and its options has 64"
+    ):
+        huggingface.LambdaSeqConfig(hidden_size=32)
     with pytest.raises(TypeError, match="has no option 'dimm'"):
         huggingface.LambdaSeqConfig(options={"dimm": 3})
     model = huggingface.from_ours(build("texts"))
