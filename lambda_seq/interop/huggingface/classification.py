@@ -47,7 +47,7 @@ class _Classifier(LambdaSeqPreTrainedModel):
             return cls.heads[0]
         if config.problem_type is not None:
             return PROBLEMS[config.problem_type]
-        if config.num_labels == 1 and "head" not in (config.options or {}):
+        if config.num_labels == 1 and "head" not in config.options:
             return "numbers"  # as transformers has it
         return head if head in cls.heads else "classes"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping
+from dataclasses import field
 from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
 
@@ -117,19 +118,20 @@ class LambdaSeqConfig(PreTrainedConfig):
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["cache"]
 
     model: str = "lambda_encoder"
-    options: dict[str, Any] | None = None
+    options: dict[str, Any] = field(default_factory=dict)
     preprocessing: dict[str, Any] | None = None
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **others: Any) -> None:
         """Take what our own config.json has, and how many classes the network has where nothing else says it."""
+        own: Any = self  # whose fields transformers declares
         for name in OWN:
             others.pop(name, None)
         labels = others.pop("labels", None)
         self.options = dict(self.options or {})
-        if self.id2label is None and labels is not None:
-            self.id2label = dict(enumerate(labels))
-        known, facts = self.id2label is not None or others.get("num_labels") is not None, self.facts
+        if own.id2label is None and labels is not None:
+            own.id2label = dict(enumerate(labels))
+        known, facts = own.id2label is not None or others.get("num_labels") is not None, self.facts
         if not known and facts.counted:
             others["num_labels"] = facts.num_classes
         for name in SAID:
@@ -140,11 +142,11 @@ class LambdaSeqConfig(PreTrainedConfig):
                 )
             others.pop(name, None)
         self.tie_word_embeddings = facts.tied
-        if self.problem_type is None and facts.head in ("labels", "numbers"):  # pipelines ask for these
-            self.problem_type = next(problem for problem, head in PROBLEMS.items() if head == facts.head)
+        if own.problem_type is None and facts.head in ("labels", "numbers"):  # pipelines ask for these
+            own.problem_type = next(problem for problem, head in PROBLEMS.items() if head == facts.head)
         super().__post_init__(**others)
-        if self.id2label is not None:
-            self.label2id = {label: index for index, label in self.id2label.items()}
+        if own.id2label is not None:
+            own.label2id = {label: index for index, label in own.id2label.items()}
 
     @property
     def facts(self) -> Facts:
@@ -154,7 +156,8 @@ class LambdaSeqConfig(PreTrainedConfig):
     @property
     def labels(self) -> list[str] | None:
         """Names of the classes, in order; None for those that transformers gives where nothing is known."""
-        names = [self.id2label[index] for index in range(len(self.id2label or {}))] if self.id2label else []
+        given: Any = self.id2label or {}
+        names = [given[index] for index in range(len(given))]
         default = [f"LABEL_{index}" for index in range(len(names))]
         return None if names == default or len(names) != self.facts.num_classes else names
 

@@ -45,6 +45,7 @@ def processor_of(given: Model | str | os.PathLike[str], **options: Any) -> Proce
         return tokenizer_of(model, reader)
     if isinstance(reader, ClipReader):
         return LambdaSeqFeatureExtractor(audio=reader.record.to_dict())
+    assert isinstance(reader, PictureReader)
     record = {name: value for name, value in (model.preprocessing or {}).items() if name in Pixels.__dataclass_fields__}
     return LambdaSeqImageProcessor(pixels={**record, "size": list(reader.decode.size)})
 
