@@ -35,8 +35,12 @@ def word_ids(text: str) -> list[int]:
     that is no white space is a word of its own. Its id is a hash, BLAKE2b of its UTF-8: two of a million words share
     theirs with a probability of 1 to 2,000 each, and no text comes back from ids.
     """
-    words = WORD.findall(unicodedata.normalize("NFC", text).lower())
-    return list(map(_KNOWN.__getitem__, words))
+    return list(map(_KNOWN.__getitem__, words_of(text)))
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text, in order, as `word_ids` hashes them."""
+    return WORD.findall(unicodedata.normalize("NFC", text).lower())
 
 
 def takes_words(preprocessing: Mapping[str, Any] | None) -> bool:

@@ -71,6 +71,7 @@ class Given:
         self.config: dict[str, Any] = {
             "library": "lambda_seq",
             "library_version": __version__,
+            "model_type": "lambda_seq",  # by which transformers finds the classes of `lambda_seq.interop.huggingface`
             "model": name,
             "options": options,
             "labels": labels,
