@@ -5,26 +5,39 @@ import torch
 from lambda_seq import create_model
 
 TINY = {"dim": 16, "heads": 2, "dim_key": 4}
-# Every position embedding: local and global tables, local and global multi-scale, exponentials, none
-KINDS = {
-    "depth": 6,
-    "scope": [7, None, 9, None, None, 1],
-    "position": ["table", "table", "multiscale", "multiscale", "exponential", False],
-    "max_length": 400,
-}
-ANY_LENGTH = {"depth": 3, "scope": [7, 9, None], "position": ["table", "multiscale", "exponential"]}
+# Each position embedding, on both sides and causal, in as few layers as will do: many take long to export
 NETWORKS = {
-    "tokens": ("lambda_encoder", {"stem": "tokens", "num_classes": 3, **ANY_LENGTH}),
-    "every position": ("lambda_encoder", {"stem": "tokens", "pool": "attention", **KINDS}),
-    "every position, causal": ("lambda_encoder", {"stem": "tokens", "pool": "last", "causal": True, **KINDS}),
-    "waveform": ("lambda_encoder", {"stem": "waveform", "head": "labels", "num_classes": 4, "scope": 7, "depth": 2}),
+    "tokens": (
+        "lambda_encoder",
+        {
+            "stem": "tokens",
+            "num_classes": 3,
+            "depth": 3,
+            "scope": [7, None, 1],
+            "position": ["table", "exponential", False],
+        },
+    ),
+    "waveform": (
+        "lambda_encoder",
+        {"stem": "waveform", "head": "labels", "num_classes": 4, "pool": "attention", "max_length": 4000}
+        | {"depth": 2, "scope": [9, None], "position": "multiscale"},
+    ),
     "features": (
         "lambda_encoder",
         {"stem": "features", "in_channels": 3, "strides": [2, 4], "head": "positions", "num_classes": 5, "depth": 1}
-        | {"scope": None, "position": "exponential", "block_norm": "batch", "key_norm": "l2"},
+        | {"scope": None, "max_length": 2**16, "block_norm": "batch", "key_norm": "l2"},
+    ),
+    "causal": (
+        "lambda_encoder",
+        {"stem": "tokens", "pool": "last", "causal": True, "max_length": 300}
+        | {"depth": 2, "scope": None, "position": ["table", "multiscale"], "key_norm": "none"},
     ),
     "texts": ("lambda_lm", {"vocab_size": 20, "depth": 2, "scope": [8, None], "position": ["table", "exponential"]}),
-    "step": ("lambda_lm", {"vocab_size": 20, **KINDS}),
+    "step": (
+        "lambda_lm",
+        {"vocab_size": 20, "depth": 5, "scope": [7, None, None, None, 1], "max_length": 40}
+        | {"position": ["table", "table", "multiscale", "exponential", False]},
+    ),
     "pictures": ("lambda_resnet_tiny", {"num_classes": 4, "zero_init_last": False, "se": 0.25}),
     "pictures, global": (
         "lambda_resnet_tiny",

@@ -46,7 +46,7 @@ def test_a_layer_of_ones_own_is_made_plain():
     class Own(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.layer = network("every position").blocks[0].mixing.layer
+            self.layer = network("tokens").blocks[0].mixing.layer
 
         def forward(self, x):
             return self.layer(x)
@@ -71,7 +71,7 @@ def test_steps_from_a_settled_state_are_those_from_the_first():
             found, settled = model.step(token, settled)
             torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     assert [leaf.shape for leaf in taken_apart(settled)[0]] == sizes
-    assert [len(block.values.shape) for block in settled.blocks] == [4] * 6
+    assert [len(block.values.shape) for block in settled.blocks] == [4] * 5
 
 
 def test_a_call_names_its_inputs_and_outputs():
@@ -79,12 +79,12 @@ def test_a_call_names_its_inputs_and_outputs():
     assert call.outputs == ["logits", *(name.replace("state", "after", 1) for name in call.initial)]
     assert call.initial["state.blocks.0.content.top"] == -torch.inf
     assert call.initial["state.blocks.0.values"] == 0
-    assert "state.blocks.4.values" not in call.initial  # empty: exponentials keep sums
-    assert call.inputs["state.blocks.4.sums"].dtype == torch.float64
+    assert "state.blocks.3.values" not in call.initial  # empty: exponentials keep sums
+    assert call.inputs["state.blocks.3.sums"].dtype == torch.float64
     assert call.dynamic["state.blocks.0.values"] == {0: "batch"}
-    whole = call_of(network("every position"))
+    whole = call_of(network("causal"))
     assert list(whole.inputs) == ["x", "mask"]
-    assert (whole.outputs, whole.most) == (["logits", "answers"], {"length": 400})
+    assert (whole.outputs, whole.most) == (["logits", "answers"], {"length": 300})
     assert list(call_of(network("tokens"), mask=False).inputs) == ["x"]
     assert call_of(lm(), step=False).outputs == ["logits"]
 

@@ -87,30 +87,30 @@ class _Axis:
         for place, turns in enumerate(self.between):
             shape = (self.factors[place], self.rest[place])
             x = torch.cat([real.unflatten(-1, shape), imaginary.unflatten(-1, shape)], -2)  # (..., 2 · A, M)
-            real, imaginary = multiply((self.matrices[place] @ x).chunk(2, -2), turns)  # (..., A, M)
+            real, imaginary = multiply(_apart(self.matrices[place] @ x, -2), turns)  # (..., A, M)
         x = torch.cat([real, imaginary], -1) @ self.matrices[-1].mT  # (..., A, B, 2 · C)
-        real, imaginary = x.chunk(2, -1)
+        real, imaginary = _apart(x, -1)
         cut = len(self.factors)
         return real.flatten(-cut), imaginary.flatten(-cut)
 
     def inverse(self, real: Tensor, imaginary: Tensor) -> Complex:
         """Sums of X[k] exp(2πi k n / L) / L."""
         real, imaginary = real.unflatten(-1, self.factors), imaginary.unflatten(-1, self.factors)
-        x = torch.cat([real, imaginary], -1) @ self.matrices[-1]
-        real, imaginary = x.chunk(2, -1)
+        real, imaginary = _apart(torch.cat([real, imaginary], -1) @ self.matrices[-1], -1)
         for place, (cosine, sine) in reversed(list(enumerate(self.between))):
             real, imaginary = multiply((real, imaginary), (cosine, -sine))
             x = self.matrices[place].mT @ torch.cat([real, imaginary], -2)
-            real, imaginary = (part.flatten(-2) for part in x.chunk(2, -2))
+            real, imaginary = (part.flatten(-2) for part in _apart(x, -2))
         return real / self.length, imaginary / self.length
 
 
 def _turns(rows: int, columns: int, length: int, like: Tensor) -> Complex:
     """exp(−2πi j k / length) for each row j and column k."""
     first, second = (torch.arange(count, device=like.device) for count in (rows, columns))
-    places = (first[:, None] * second) % length
-    places = torch.where(2 * places > length, places - length, places)  # the smaller angle is the more exact
-    angles = places.to(like.dtype) * (2 * math.pi) / length
+    whole = torch.full((), length, device=like.device)  # a tensor, as exporters take no other for a modulus
+    places = (first[:, None] * second) % whole
+    places = torch.where(2 * places > whole, places - whole, places)  # the smaller angle is the more exact
+    angles = places.to(like.dtype) * (2 * math.pi) / whole
     return angles.cos(), -angles.sin()
 
 
@@ -120,6 +120,12 @@ def _matrix(cosine: Tensor, sine: Tensor) -> Tensor:
     Its transpose multiplies by their conjugates, where they are symmetric.
     """
     return torch.cat([torch.cat([cosine, -sine], 1), torch.cat([sine, cosine], 1)], 0)
+
+
+def _apart(x: Tensor, dim: int) -> Complex:
+    """Real and imaginary part that are one behind the other; `chunk` exports for lengths that are known only."""
+    parts = x.unflatten(dim, (2, x.shape[dim] // 2))
+    return parts.select(dim - 1, 0), parts.select(dim - 1, 1)
 
 
 def _is(length: int, number: int) -> bool:
