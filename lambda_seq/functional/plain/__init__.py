@@ -21,17 +21,15 @@ from lambda_seq.functional.scan import SCAN, SCANS
 from lambda_seq.functional.summaries import SUMMARIES, SUMMARY, plain
 
 
-def decompositions() -> dict[torch._ops.OperatorBase, Callable[..., Any]]:
+def decompositions() -> dict[Any, Callable[..., Any]]:
     """What takes the place of each of our operators, for `torch.export.ExportedProgram.run_decompositions`."""
     found: dict[str, Callable[..., Any]] = {}
     positions = [(AUTO, AUTO_WITH_CONTENT), *((one.operator, one.operator_with_content) for one in REGISTRY.values())]
     for alone, beside in positions:
         found[alone.name] = position
         found[beside.name] = _layer
-    for operator in (SCAN, *(one.operator for one in SCANS.values())):
-        found[operator.name] = scan
-    for operator in (SUMMARY, *(one.operator for one in SUMMARIES.values())):
-        found[operator.name] = plain
+    found |= {one.name: scan for one in (SCAN, *(algorithm.operator for algorithm in SCANS.values()))}
+    found |= {one.name: plain for one in (SUMMARY, *(algorithm.operator for algorithm in SUMMARIES.values()))}
     return {getattr(torch.ops.lambda_seq, name).default: function for name, function in found.items()}
 
 

@@ -72,8 +72,8 @@ def _by_transform(embedding: Tensor, values: Tensor, origin: Sequence[int]) -> C
         spectra = transform.forward((some[:, :half], F.pad(some[:, half:], (0,) * 7 + (2 * half - count,))))
         total: Complex | None = None
         for intra in range(embedding.shape[0]):
-            values = tuple(part[:, :, intra, None] for part in spectra)  # (b, v / 2, 1, F)
-            found = multiply(values, tuple(part[intra] for part in kernel))  # (b, v / 2, K, F)
+            values = spectra[0][:, :, intra, None], spectra[1][:, :, intra, None]  # (b, v / 2, 1, F)
+            found = multiply(values, (kernel[0][intra], kernel[1][intra]))  # (b, v / 2, K, F)
             total = found if total is None else (total[0] + found[0], total[1] + found[1])
         assert total is not None
         lambdas = torch.cat(transform.inverse(total, first, size), 1)  # (b, v, K, Y, X)
