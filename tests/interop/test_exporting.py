@@ -8,7 +8,7 @@ from exported_networks import network
 
 from lambda_seq import create_model
 from lambda_seq.functional.states import names_of, taken_apart
-from lambda_seq.interop.exporting import call_of, export_program, settled_state, to_plain
+from lambda_seq.interop.exporting import call_of, export_program, to_plain
 from lambda_seq.interop.onnx import relative, resized
 from lambda_seq.layers.positions.embedding import PositionEmbedding
 
@@ -63,15 +63,15 @@ def test_a_layer_of_ones_own_is_made_plain():
 
 def test_steps_from_a_settled_state_are_those_from_the_first():
     model = network("step")
-    first, settled = model.init_state(2), settled_state(model, 2)
-    sizes = [leaf.shape for leaf in taken_apart(settled)[0]]
+    call, state = call_of(model), model.init_state(2)
+    given = [torch.full_like(call.inputs[name], value) for name, value in call.initial.items()]
+    sizes = [tensor.shape for tensor in given]
     with torch.no_grad():
-        for token in torch.randint(20, (9, 2)):
-            expected, first = model.step(token, first)
-            found, settled = model.step(token, settled)
+        for tokens in torch.randint(20, (40, 2)):
+            expected, state = model.step(tokens, state)
+            found, *given = call.module(tokens, *given)
             torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-    assert [leaf.shape for leaf in taken_apart(settled)[0]] == sizes
-    assert [len(block.values.shape) for block in settled.blocks] == [4] * 5
+    assert [tensor.shape for tensor in given] == sizes
 
 
 def test_a_call_names_its_inputs_and_outputs():
@@ -84,7 +84,8 @@ def test_a_call_names_its_inputs_and_outputs():
     assert call.dynamic["state.blocks.0.values"] == {0: "batch"}
     whole = call_of(network("causal"))
     assert list(whole.inputs) == ["x", "mask"]
-    assert (whole.outputs, whole.most) == (["logits", "answers"], {"length": 300})
+    assert (whole.outputs, whole.most) == (["logits", "answers"], {})
+    assert call_of(network("features")).most == {"length": 2**16}
     assert list(call_of(network("tokens"), mask=False).inputs) == ["x"]
     assert call_of(lm(), step=False).outputs == ["logits"]
 
@@ -126,8 +127,8 @@ def test_a_model_without_memory_is_named():
 
 def test_a_state_that_grows_without_end_is_named():
     model = lm()
-    model.blocks[1].mixing.layer.position = Endless()
-    with pytest.raises(ValueError, match=r"blocks\.1: the state of a Endless keeps all values.*use step=False"):
+    model.blocks[0].mixing.layer.position = Endless()
+    with pytest.raises(ValueError, match=r"blocks\.0: the state of a Endless keeps all values.*use step=False"):
         call_of(model)
 
 

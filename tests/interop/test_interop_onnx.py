@@ -16,7 +16,7 @@ from saved_models import build, tokenizer
 
 from lambda_seq.__main__ import main
 from lambda_seq.interop import onnx, onnx_command
-from lambda_seq.interop.exporting import call_of, settled_state
+from lambda_seq.interop.exporting import call_of
 
 onnx_package = pytest.importorskip("onnx", reason="onnx is not installed: pip install '.[onnx]'")
 onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed: pip install '.[onnx]'")
@@ -93,7 +93,7 @@ def test_streams_go_on_from_states(exported):
     tokens, *states = about["inputs"]
     assert (tokens["name"], tokens["shape"], tokens["dtype"]) == ("tokens", ["batch"], "int64")
     feed = {one["name"]: np.full([3, *one["shape"][1:]], float(one["initial"]), dtype=one["dtype"]) for one in states}
-    state = settled_state(model, 3)
+    state = model.init_state(3)
     rows = torch.randint(20, (40, 3), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         for row in rows:
