@@ -6,7 +6,8 @@ Our operators are recorded as single nodes and then take their plain form, `func
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -31,6 +32,7 @@ class Call:
     """A function of tensors to be exported, with what is said of its inputs and outputs.
 
     Attributes:
+        name: what it is, for messages.
         module: computes it.
         inputs: by name, as examples.
         dynamic: of each input, by name, the dimensions that may be of any size, and what they are called.
@@ -41,6 +43,7 @@ class Call:
             size of one for another kind of input; where nobody asks, smaller ones are right as well.
     """
 
+    name: str
     module: nn.Module
     inputs: dict[str, Tensor]
     dynamic: dict[str, dict[int, str]]
@@ -61,13 +64,27 @@ class Call:
         arguments = tuple(self.inputs.values())
         with torch.no_grad():
             self.module(*arguments)  # constants are brought to the device now, and kept, not while it is recorded
-            program = torch.export.export(
-                self.module,
-                arguments,
-                dynamic_shapes=(tuple(shapes),),
-                prefer_deferred_runtime_asserts_over_guards=True,
-            )
-            return to_plain(program)
+            with naming(self.name):
+                program = torch.export.export(
+                    self.module,
+                    arguments,
+                    dynamic_shapes=(tuple(shapes),),
+                    prefer_deferred_runtime_asserts_over_guards=True,
+                )
+                return to_plain(program)
+
+
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Errors of exporters, which are of many kinds, as a ValueError that says what does not export, and the cause."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        said = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+        raise ValueError(f"{what} does not export: {said}") from error
 
 
 def to_plain(program: ExportedProgram) -> ExportedProgram:
@@ -141,6 +158,13 @@ def _check(model: Any, step: Any, mask: Any) -> None:
             raise ValueError(f"{name or 'model'} is part of sequence parallelism: export the model of one process")
 
 
+def _name(model: Model) -> str:
+    """The network, and its first layers and what it mixes with, where it has a choice."""
+    options = model.options or {}
+    chosen = [f"{name}={options[name]!r}" for name in ("stem", "placement") if name in options]
+    return f"{model.name or type(model).__name__}{' with ' if chosen else ''}{', '.join(chosen)}"
+
+
 class _Whole(nn.Module):
     """Whole inputs to logits, and to what they answer."""
 
@@ -177,7 +201,8 @@ def _of_sequences(model: Model, masked: bool) -> Call:
     axes = {0: "batch", 1: "length"}
     limits = {} if most is None else {"length": most}
     least = {"length": stride + 1} if stride > 1 else {}  # two frames
-    return Call(module, inputs, dict.fromkeys(inputs, axes), outputs, most=limits, least=least)
+    name = _name(model)
+    return Call(name, module, inputs, dict.fromkeys(inputs, axes), outputs, most=limits, least=least)
 
 
 def _of_pictures(model: Model, masked: bool, image_size: int | Sequence[int] | None) -> Call:
@@ -199,7 +224,7 @@ def _of_pictures(model: Model, masked: bool, image_size: int | Sequence[int] | N
     module, outputs = _whole(model)
     stride = max(getattr(model, "strides", [32]))
     least = {name: stride + 1 for name in axes.values() if name != "batch"}  # two pixels of the last map
-    return Call(module, inputs, dynamic, outputs, least=least)
+    return Call(_name(model), module, inputs, dynamic, outputs, least=least)
 
 
 class _Step(nn.Module):
@@ -236,7 +261,8 @@ def _step(model: GenerativeModel) -> Call:
     inputs = {"tokens": torch.full((BATCH,), model.vocab_size - 1, device=place), **kept}
     outputs = ["logits", *(name.replace("state.", "after.", 1) for name in kept)]
     initial = {name: float(leaf.flatten()[0]) for name, leaf in kept.items()}
-    return Call(module, inputs, {name: {0: "batch"} for name in inputs}, outputs, initial)
+    dynamic = {name: {0: "batch"} for name in inputs}
+    return Call(f"a step of {_name(model)}", module, inputs, dynamic, outputs, initial)
 
 
 def settled_state(model: GenerativeModel, batch_size: int) -> LanguageModelState:

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lambda_seq.interop.exporting import Call, call_of
+from lambda_seq.interop.exporting import Call, call_of, naming
 from lambda_seq.models.model import Model
 from lambda_seq.models.registry import class_name
 
@@ -114,9 +114,11 @@ def export_onnx(
 def _write(model: Model, call: Call, file: Path) -> int:
     """Write the ONNX file; which version of ONNX's operators it has."""
     with _quiet():
-        program = torch.onnx.export(
-            call.program(), input_names=list(call.inputs), output_names=call.outputs, verbose=False
-        )
+        recorded = call.program()
+        with naming(call.name):
+            program = torch.onnx.export(
+                recorded, input_names=list(call.inputs), output_names=call.outputs, verbose=False
+            )
         assert program is not None
         program.save(file, external_data=_bytes(model) > LARGEST)
     return int(program.model.opset_imports[""])

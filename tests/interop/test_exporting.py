@@ -118,6 +118,18 @@ def test_what_does_not_fit_is_named(make, options, error, message):
         call_of(make(), **options)
 
 
+def test_what_does_not_export_is_named():
+    class Stubborn(torch.nn.Module):
+        def forward(self, x, mask=None):
+            return x.float().mT if float(x.sum()) > 0 else x.float()
+
+    model = network("tokens")
+    model.blocks = Stubborn()
+    model.blocks.check_length = lambda length: None
+    with pytest.raises(ValueError, match="lambda_encoder with stem='tokens' does not export: "):
+        export_program(model)
+
+
 def test_a_model_without_memory_is_named():
     with torch.device("meta"):
         model = create_model("lambda_encoder_tiny").eval()
