@@ -94,8 +94,18 @@ def test_nothing_visible_gives_zeros():
     assert not output.any()
 
 
-def test_rounds_are_enough_for_any_number_of_chunks():
-    assert prefix.CHUNK << prefix.ROUNDS > 2**27
+def test_blocks_of_blocks_of_states():
+    """As many chunks as take all levels, however few they have."""
+    query, key, value = (torch.randn(1, 1, 700, size).double() for size in (3, 3, 2))
+    key[:, :, 300:] += 200
+    state = ScanState.empty(key, value)
+    arguments = (query, key, value, state.sums, state.norm, state.top, "softmax")
+    expected = SCAN.operator(*arguments)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prefix, "BLOCK", 3)
+        found = plain("scan")(*arguments)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("case", ["odd length", "image"])

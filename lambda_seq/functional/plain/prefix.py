@@ -2,8 +2,8 @@
 
 In a chunk of C positions E_nm = exp(k_m − a_n), m ≤ n, is written out, relative to the running maximum a_n, so that
 nothing vanishes however keys rise: n · C · k numbers. States of the chunks, relative to the maxima at their ends, are
-added up by doubling: after i rounds each has those of the 2^i chunks that end with it (W. D. Hillis and G. L. Steele,
-1986). The letters: `functional/scan.py`.
+added up in the same way, by blocks of them, then by blocks of blocks, and what is left all at once. The letters:
+`functional/scan.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from lambda_seq.functional.chunks import Carry, finite
 from lambda_seq.functional.reference import inverse_root
 
 CHUNK = 16  # positions
-ROUNDS = 24  # of doubling, where the number of chunks is not known: enough for CHUNK · 2²⁴ positions
+BLOCK = 64  # states that are added up at once
+LEVELS = 2  # of blocks; what is left, one state for 65,536 positions, is added up at once
+EMPTY = (0.0, 0.0, -torch.inf)  # the fields of a state of nothing
 
 
 def scan(
@@ -69,18 +71,39 @@ def scan(
     return output, after.sums.squeeze(2), after.norm.squeeze(2), after.top.squeeze(2) if softmax else top.clone()
 
 
-def _prefix(states: Carry) -> Carry:
+def _prefix(states: Carry, levels: int = LEVELS) -> Carry:
     """The states (B, U, J, ·, ·) of all chunks up to each."""
     count = states.top.shape[2]
-    places = torch.arange(count, device=states.top.device)
-    for step in (1 << index for index in range(ROUNDS)):
-        if isinstance(count, int) and step >= count:
-            break
-        earlier = Carry(*(state.index_select(2, (places - step).clamp_min(0)) for state in states))
-        there = (places >= step)[:, None, None]
-        earlier_top = earlier.top.masked_fill(~there, -torch.inf)
-        top = torch.maximum(earlier_top, states.top)
-        shrinks = [(one - finite(top)).exp() for one in (earlier_top, states.top)]
-        sums = shrinks[0].mT * earlier.sums + shrinks[1].mT * states.sums
-        states = Carry(sums, shrinks[0] * earlier.norm + shrinks[1] * states.norm, top)
-    return states
+    if not levels or (isinstance(count, int) and count <= BLOCK):
+        return _together(states)
+    blocks = (count + BLOCK - 1) // BLOCK + (not isinstance(count, int))
+    padding = (0, 0, 0, 0, 0, blocks * BLOCK - count)
+    padded = (F.pad(part, padding, value=fill) for part, fill in zip(states, EMPTY, strict=True))
+    inside = _together(
+        Carry(*(part.unflatten(2, (blocks, BLOCK)) for part in padded))
+    )  # (B, U, J / 64, 64, ·, ·)
+    ends = _prefix(Carry(*(part[:, :, :, -1] for part in inside)), levels - 1)
+    earlier = (part.narrow(2, 0, blocks - 1) for part in ends)  # of each block, what the one before ends with
+    before = (F.pad(part, (0, 0, 0, 0, 1, 0), value=fill) for part, fill in zip(earlier, EMPTY, strict=True))
+    found = _added(Carry(*(part.unsqueeze(3) for part in before)), inside)
+    return Carry(*(part.flatten(2, 3).narrow(2, 0, count) for part in found))
+
+
+def _together(states: Carry) -> Carry:
+    """The same along the third dimension from behind, for each j a sum over all i up to it: J² · k numbers."""
+    places = torch.arange(states.top.shape[-3], device=states.top.device)
+    later = (places > places[:, None])[..., None]  # (j, i, 1)
+    seen = states.top.squeeze(-2).unsqueeze(-3).masked_fill(later, -torch.inf)  # (..., j, i, K)
+    tops = seen.amax(-2)  # (..., j, K)
+    weights = (seen - finite(tops).unsqueeze(-2)).exp()
+    both = torch.cat([states.sums, states.norm.mT], -1)  # (..., i, K, V + 1)
+    found = (weights.movedim(-1, -3) @ both.transpose(-3, -2)).transpose(-3, -2)  # (..., j, K, V + 1)
+    depth = states.sums.shape[-1]
+    return Carry(found[..., :depth], found[..., depth:].mT, tops.unsqueeze(-2))
+
+
+def _added(first: Carry, second: Carry) -> Carry:
+    """Both, relative to the greater maximum."""
+    top = torch.maximum(first.top, second.top)
+    one, other = ((state.top - finite(top)).exp() for state in (first, second))
+    return Carry(one.mT * first.sums + other.mT * second.sums, one * first.norm + other * second.norm, top)
