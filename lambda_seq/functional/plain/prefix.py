@@ -79,9 +79,7 @@ def _prefix(states: Carry, levels: int = LEVELS) -> Carry:
     blocks = (count + BLOCK - 1) // BLOCK + (not isinstance(count, int))
     padding = (0, 0, 0, 0, 0, blocks * BLOCK - count)
     padded = (F.pad(part, padding, value=fill) for part, fill in zip(states, EMPTY, strict=True))
-    inside = _together(
-        Carry(*(part.unflatten(2, (blocks, BLOCK)) for part in padded))
-    )  # (B, U, J / 64, 64, ·, ·)
+    inside = _together(Carry(*(part.unflatten(2, (blocks, BLOCK)) for part in padded)))  # (B, U, J / 64, 64, ·, ·)
     ends = _prefix(Carry(*(part[:, :, :, -1] for part in inside)), levels - 1)
     earlier = (part.narrow(2, 0, blocks - 1) for part in ends)  # of each block, what the one before ends with
     before = (F.pad(part, (0, 0, 0, 0, 1, 0), value=fill) for part, fill in zip(earlier, EMPTY, strict=True))
