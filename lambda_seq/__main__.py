@@ -14,6 +14,7 @@ COMMANDS = {
     "validate": "figures of the validation split, of the best checkpoint",
     "test": "figures of the test split, of the best checkpoint",
     "predict": "answers for the test split, or by --model FOLDER --input FILES",
+    "export": "a network as an ONNX file for other programs: export FOLDER",
     "data": "what would be read of a file or folder, and what stands out",
     "baseline": "figures of a simple method on the same data, to compare with",
     "configs": "configurations that come with the library; configs NAME shows one",
@@ -53,6 +54,11 @@ def main() -> None:
         sys.exit(0 if words else 2)
     try:
         check_command(words[0])
+        if words[0] == "export":  # which needs no training
+            from lambda_seq.interop import onnx_command
+
+            onnx_command.main(words)
+            return
         from lambda_seq.tasks.configurations import located
 
         if words[0] == "configs":

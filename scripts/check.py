@@ -19,7 +19,7 @@ PARALLEL = ("-n", "auto", "--maxprocesses", "8", "--dist", "loadfile")
 
 # No torchvision is made for the torch of the first environment that loads without a GPU's libraries.
 SECOND: dict[str, Any] = {
-    "extras": ["dev", "detection", "huggingface"],
+    "extras": ["dev", "detection", "huggingface", "onnx"],
     "name": ".venv-torchvision",
     "torch": ("torch==2.14.1", "torchvision==0.29.1"),
     "beside": ("timm", "lambda-networks", "local-attention"),
@@ -32,6 +32,8 @@ THERE = (
     "tests/interop/test_timm_models.py",
     "tests/interop/test_interop_lambda_networks.py",
     "tests/interop/huggingface",
+    "tests/interop/test_interop_onnx.py",
+    "tests/test_docs.py::test_python_blocks_run[export.md]",
     "tests/scripts/test_benchmark.py::test_methods_compute_what_they_should",
     "tests/scripts/test_benchmark.py::test_methods_compute_what_they_should_on_images",
 )

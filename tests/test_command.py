@@ -44,7 +44,7 @@ def test_help_is_one_screen(monkeypatch, capsys, words, status):
 
 def test_commands_are_those_that_there_are():
     parsed = set(cli.LambdaCLI.subcommands()) - {guessing.COMMAND}  # which is called as
-    assert set(COMMANDS) == {*parsed, "data", "configs"}
+    assert set(COMMANDS) == {*parsed, "data", "configs", "export"}
 
 
 def test_configurations_are_listed_and_shown(monkeypatch, capsys):

@@ -18,6 +18,7 @@ from lambda_seq.models import list_heads
 from lambda_seq.tasks import cli, predicting
 
 PAGES = {page.name: page.read_text(encoding="utf-8") for page in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))}
+NEEDS = {"export.md": ("onnx", "onnxscript", "onnxruntime")}  # packages of extras that pages are about
 STARTS = re.compile(r"^(?:srun )?lambda-seq |^torchrun .* -m lambda_seq\.tasks\.cli ")
 
 
@@ -53,6 +54,8 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
 
     Blocks marked `py` need data, weights or processes.
     """
+    for name in NEEDS.get(page, ()):
+        pytest.importorskip(name, reason=f"{name} is not installed, which the page is about")
     monkeypatch.chdir(tmp_path)
     script = tmp_path / f"page_{page.removesuffix('.md')}.py"
     checks = "\nassert y.shape == (2, 16384, 256)" if page == "README.md" else ""

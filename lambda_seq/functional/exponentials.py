@@ -195,7 +195,9 @@ def by_distance(
     length: int,
 ) -> Float[Tensor, "*A N"]:
     """R[0], …, R[length − 1]; every distance is a row's, a multiple of BLOCK, and a column's below it."""
-    places = torch.arange(min(BLOCK, length), device=rates.device)
+    exporting = torch.compiler.is_exporting()  # whether the length is not known yet: then there is one row
+    places = torch.arange(length if exporting else min(BLOCK, length), device=rates.device)
     near = basis(rates, frequencies, places)  # (X, S)
-    far = basis(rates, frequencies, torch.arange(0, length, BLOCK, device=rates.device))  # (Y, S)
+    rows = torch.arange(0, 1 if exporting else length, BLOCK, device=rates.device)
+    far = basis(rates, frequencies, rows)  # (Y, S)
     return product(coefficients, far, near, frequencies.shape[0]).flatten(-2)[..., :length]

@@ -92,7 +92,7 @@ class Operator:
         )
         self.operator.register_fake(fakes[0])
         self.backward_operator.register_fake(fakes[1])
-        self.tensors, self.tangent, self.mapped, self.constant = tensors, tangent, mapped, constant
+        self.name, self.tensors, self.tangent, self.mapped, self.constant = name, tensors, tangent, mapped, constant
         self._register_gradient()
         self.function = self._function(forward, backward)
         self._around_operator = self._function(self.operator, self.backward_operator)

@@ -80,7 +80,12 @@ def origin(scope: Sequence[int], causal: bool) -> tuple[int, ...]:
 
 
 def within(scope: Sequence[int], first: Sequence[int], size: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Scope and index of offset 0, per dimension, when the offsets that no pair of positions has are left out."""
+    """Scope and index of offset 0, per dimension, when the offsets that no pair of positions has are left out.
+
+    A program that is exported keeps all of them, as it shall serve any size.
+    """
+    if torch.compiler.is_exporting():
+        return tuple(scope), tuple(first)
     before = tuple(min(index, max(0, length - 1)) for index, length in zip(first, size, strict=True))
     after = (min(taps - 1 - index, max(0, length - 1)) for taps, index, length in zip(scope, first, size, strict=True))
     return tuple(left + 1 + right for left, right in zip(before, after, strict=True)), before

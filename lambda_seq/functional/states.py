@@ -21,6 +21,12 @@ def taken_apart(state: Any) -> tuple[list[torch.Tensor], Callable[[list[torch.Te
     return leaves, lambda tensors: pytree.tree_unflatten(tensors, structure)
 
 
+def names_of(state: Any) -> list[str]:
+    """What the tensors of a state are called, in the order of `taken_apart`: "blocks.0.content.sums"."""
+    paths, _ = pytree.tree_flatten_with_path(state)
+    return [".".join(str(getattr(key, "name", getattr(key, "idx", key))) for key in path) for path, _ in paths]
+
+
 class State:
     """What a stream carries from one piece to the next; made a `tree` and never changed in place."""
 

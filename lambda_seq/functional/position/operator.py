@@ -82,7 +82,7 @@ class PositionOperator(Operator):
             return grad_query, grad_value, grad_embedding, *grad_lambdas
 
         count = 4 if content else 3
-        arguments = f"{_TENSORS}, {'Tensor content, ' if content else ''}int[] origin"
+        arguments = f"{_TENSORS}, {'Tensor content, ' if content else ''}SymInt[] origin"
         super().__init__(
             name,
             forward,

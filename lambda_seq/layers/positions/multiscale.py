@@ -112,7 +112,9 @@ class MultiScalePosition(KeptPosition, kind="multiscale"):
 
     def forward(self, size: Sequence[int]) -> Float[Tensor, "U K *R"]:
         """The embedding for inputs of this size per dimension, min(reach, N − 1) offsets per side and dimension."""
-        distances = [min(reach, length - 1) for reach, length in zip(self.reaches, size, strict=True)]
+        distances = list(self.reaches)
+        if not torch.compiler.is_exporting():  # a program that is exported shall serve any size
+            distances = [min(reach, length - 1) for reach, length in zip(self.reaches, size, strict=True)]
         # From coarse to fine: Λ on a grid is linear on one twice as fine. Twice the work of the finest, all in all.
         embedding: Tensor | None = None
         for level, (weight, scale) in reversed(list(enumerate(zip(self.weights, self.scales, strict=True)))):

@@ -279,7 +279,7 @@ class Blocks(nn.ModuleList):
                     owned=self.shared is None,
                 )
             )
-        kept = [_keeps(block.mixing.layer.position) for block in self]
+        kept = [keeps(block.mixing.layer.position) for block in self]
         self.state_reach = None if None in kept else max((count for count in kept if count is not None), default=0)
         local = [count == 0 or s is not None for count, s in zip(kept, scopes, strict=True)]
         self.constant_state = causal and None not in kept and all(local)
@@ -335,7 +335,7 @@ class Blocks(nn.ModuleList):
         return x, tuple(after)
 
 
-def _keeps(position: nn.Module | None) -> int | None:
+def keeps(position: nn.Module | None) -> int | None:
     """Of how many positions a stream keeps the values, at most, for such position lambdas; None for all."""
     if position is None:
         return 0

@@ -42,8 +42,11 @@ class StridedConvolution(NormOwner):
     def forward(self, x: Float[Tensor, "B N C"], mask: Bool[Tensor, "B N"] | None = None) -> Stemmed:
         """Convolve; anything may stand at masked positions."""
         x = self.sequence.extend(zero_masked(x, mask), *self.padding, self.stride)  # (B, taps − 1 + N, C)
-        mask = None if mask is None else mask[:, :: self.stride]  # (B, ⌈N / stride⌉)
         x = self.convolution(x.mT).mT  # (B, ⌈N / stride⌉, out)
+        if mask is not None and torch.compiler.is_exporting():  # so that nothing has to prove that both are as long
+            mask = mask[:, self.stride * torch.arange(x.shape[1], device=x.device)]
+        elif mask is not None:
+            mask = mask[:, :: self.stride]  # (B, ⌈N / stride⌉)
         return F.gelu(self.norm(x, mask)), mask
 
     def init_state(self, batch_size: int) -> ConvolutionState:
