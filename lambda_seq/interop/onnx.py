@@ -120,6 +120,13 @@ def _write(model: Model, call: Call, file: Path) -> int:
                 recorded, input_names=list(call.inputs), output_names=call.outputs, verbose=False
             )
         assert program is not None
+        program.rename_axes(
+            {
+                one.shape[axis]: name
+                for one in program.model.graph.inputs
+                for axis, name in call.dynamic[one.name].items()
+            }
+        )
         program.save(file, external_data=_bytes(model) > LARGEST)
     return int(program.model.opset_imports[""])
 

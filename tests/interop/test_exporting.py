@@ -120,8 +120,8 @@ def test_what_does_not_fit_is_named(make, options, error, message):
 
 def test_what_does_not_export_is_named():
     class Stubborn(torch.nn.Module):
-        def forward(self, x, mask=None):
-            return x.float().mT if float(x.sum()) > 0 else x.float()
+        def forward(self, x, mask=None, documents=None):
+            return x if float(x.sum()) > 0 else -x
 
     model = network("tokens")
     model.blocks = Stubborn()

@@ -115,7 +115,7 @@ def test_pictures_one_by_one(exported):
 
 
 def test_the_description_says_what_a_caller_needs(tmp_path):
-    model = build(scope=5, strides=None, vocab_size=20)
+    model = build(scope=5, strides=None, vocab_size=20).eval()
     model.labels, model.tokenizer = ["a", "b", "c"], tokenizer()
     model.preprocessing = {"version": 1, "tokens": {"kind": "tokenizer", "pad": 0}}
     folder = tmp_path / "new"
@@ -138,7 +138,7 @@ def test_the_description_says_what_a_caller_needs(tmp_path):
 def test_an_output_that_differs_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(onnx, "relative", lambda *_: float("nan"))
     with pytest.raises(RuntimeError, match="differ from torch's by nan"):
-        onnx.export_onnx(build(scope=5), tmp_path / "model.onnx")
+        onnx.export_onnx(build(scope=5).eval(), tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
 
 
