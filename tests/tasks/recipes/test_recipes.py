@@ -24,7 +24,9 @@ def test_they_are_known_by_name():
         "texts": TextData,
     }
     assert named("texts").name == "texts"
-    with pytest.raises(ValueError, match=r"recipe='nothing': the recipes are audio, pictures, series, texts; null chooses"):
+    with pytest.raises(
+        ValueError, match=r"recipe='nothing': the recipes are audio, pictures, series, texts; null chooses"
+    ):
         named("nothing")
     with pytest.raises(ValueError, match=r"recipe='text': did you mean texts\? The recipes are"):
         named("text")
