@@ -91,7 +91,7 @@ PRIVATE = {
     "_update_count": Private("torchmetrics:Metric", ("tasks/figures.py",), "update_count can only be read"),
     "_fingerprint": Private(
         "datasets:Dataset",
-        ("tasks/data/reading/corpus.py", "tasks/data/images/numbers.py"),
+        ("tasks/data/reading/corpus.py", "tasks/data/images/numbers.py", "tasks/data/series/tables.py"),
         "a hash of the rows would read all of them",
     ),
     "_average_model": Private(AVERAGING, AVERAGING_FILE, "no public way to begin an average with other weights"),

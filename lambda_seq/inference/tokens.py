@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
@@ -81,8 +81,8 @@ class Tokens:
     @classmethod
     def of(cls, model: Model) -> Self:
         """Those that a saved model takes: of its tokenizer, or what its preprocessing says."""
-        said = (model.preprocessing or {}).get("tokens") or {}
-        return cls(model.tokenizer, **options_of(said.get("kind")))
+        said = (model.preprocessing or {}).get("tokens")
+        return cls(model.tokenizer, **options_of(said.get("kind") if isinstance(said, Mapping) else None))
 
     @classmethod
     def from_facts(cls, facts: dict[str, Any]) -> Self:

@@ -31,7 +31,7 @@ def model_card(model: Model, config: dict[str, Any], *, tokenized: bool, text: s
     kind = f"pipeline_tag: {task}\n" if task else ""
     takes = model.input_kind
     words = takes_words(config["preprocessing"])
-    letters = LETTERS.get(((config["preprocessing"] or {}).get("tokens") or {}).get("kind", ""))
+    letters = _letters(config["preprocessing"] or {})
     raw = _raw(config["preprocessing"] or {}, generates)
     if words:
         takes += ", words as hashes"
@@ -71,10 +71,16 @@ def _raw(preprocessing: dict[str, Any], generates: bool) -> str | None:
         return '"one.csv", "another.npy"'
     if "size" in preprocessing:
         return '"one.png", "another.jpg"'
+    if letters := _letters(preprocessing):
+        return f'"{letters}"'
     tokens = preprocessing.get("tokens", {})
-    if tokens.get("kind") in LETTERS:
-        return f'"{LETTERS[tokens["kind"]]}"'
     return '"some text", "another"' if "part" in tokens or (tokens and generates) else None
+
+
+def _letters(preprocessing: dict[str, Any]) -> str | None:
+    """A sequence of the alphabet that is read; None of other inputs."""
+    tokens = preprocessing.get("tokens")
+    return LETTERS.get(tokens.get("kind", "")) if isinstance(tokens, dict) else None
 
 
 def _predictor(raw: str, where: str, generates: bool) -> str:

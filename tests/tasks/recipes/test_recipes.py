@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from lambda_seq.tasks.data import AudioData, ImageData, TextData
+from lambda_seq.tasks.data import AudioData, ImageData, SeriesData, TextData
 from lambda_seq.tasks.recipes import RECIPES, Measured, named
 from lambda_seq.tasks.recipes.audio import Clips
 from lambda_seq.tasks.recipes.pictures import Images
 from lambda_seq.tasks.recipes.registry import register
 from lambda_seq.tasks.recipes.rules import batches, by, classes_in_words, epochs, few, monitors
+from lambda_seq.tasks.recipes.series import Courses
 from lambda_seq.tasks.recipes.texts import Texts
 
 STEPS = ((300, 600), (1_000, 1_200), (None, 4_000))
@@ -21,6 +22,7 @@ def test_they_are_known_by_name():
     assert {name: recipe.data for name, recipe in RECIPES.items()} == {
         "audio": AudioData,
         "pictures": ImageData,
+        "series": SeriesData,
         "texts": TextData,
     }
     assert named("texts").name == "texts"
@@ -53,6 +55,9 @@ def test_what_is_read_depends_on_no_choice(recipe):
         ("pictures", Images(rows=1, height=8, width=8)),
         ("pictures", Images(rows=1, height=480, width=640, differ=True, validation=1, classes=(90, 10))),
         ("pictures", Images(rows=1, height=28, width=28, sequences=True)),
+        ("series", Courses(rows=1)),
+        ("series", Courses(rows=1, channels=9, long=90_000, longest=200_000, validation=1, classes=(90, 10))),
+        ("texts", Texts(rows=1, given={"data.tokenizer": "dna"})),
     ],
 )
 def test_each_option_is_chosen_once_and_announced(name, measured, rows):
