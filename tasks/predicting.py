@@ -96,11 +96,11 @@ def run(options: argparse.Namespace) -> None:
             f"--embed: {options.model} is a language model, which has no vector of a whole text; leave it out"
         )
     several = len(options.input) > 1
-    about = {
-        "units": getattr(predictor.reader, "units", None),
-        "channels": predictor.reader.channels if isinstance(predictor.reader, SeriesReader) else (),
-    }
-    tables = [Table(path, predictor.kind, options, several=several, **about) for path in options.input]
+    units = getattr(predictor.reader, "units", None)
+    channels = predictor.reader.channels if isinstance(predictor.reader, SeriesReader) else ()
+    tables = [
+        Table(path, predictor.kind, options, several=several, units=units, channels=channels) for path in options.input
+    ]
     rows, taken = chain.from_iterable(tables), deque[Row]()
 
     def inputs() -> Iterator[Any]:

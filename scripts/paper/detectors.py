@@ -15,7 +15,7 @@ from paper.building import TrainingOf, build, step_of
 CLASSES = 80  # of COCO
 PROPOSALS, DETECTIONS = 1000, 100  # of a picture, once trained: boxes that the heads look at, and that get masks
 OBJECTS = 8  # in a picture that is trained
-WIDTHS = {"channels": 256, "head_width": 1024}  # torchvision's usual
+WIDTHS: dict[str, Any] = {"channels": 256, "head_width": 1024}  # torchvision's usual
 
 
 def make_detector(body: Model, size: int) -> Any:

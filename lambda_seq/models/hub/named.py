@@ -130,7 +130,7 @@ def _read(index: Path) -> dict[str, dict[str, Any]]:
         raise ValueError(f"{index} is damaged ({error!r}): download it again, or train its networks again") from error
     if not whole:
         raise ValueError(f"{index} is no index of trained networks: download it again, or train its networks again")
-    return entries  # type: ignore[no-any-return]
+    return entries
 
 
 def _digest(file: Path) -> str:
