@@ -14,6 +14,7 @@ from commands import finish, start
 from paths import ROOT
 
 from lambda_seq import functional as LF
+from lambda_seq.interop import onnx_command
 from lambda_seq.models import list_heads
 from lambda_seq.tasks import cli, predicting
 
@@ -35,13 +36,19 @@ def commands(text):
 def trainings():
     """Arguments of all command lines shown, whatever starts them."""
     lines = (line for text in PAGES.values() for line in commands(text))
-    return sorted({STARTS.sub("", line) for line in lines if STARTS.match(line)} - set(predictions()))
+    return sorted({STARTS.sub("", line) for line in lines if STARTS.match(line)} - {*predictions(), *exports()})
 
 
 def predictions():
     """Arguments of the command lines that answer with a saved model."""
     lines = (STARTS.sub("", line) for text in PAGES.values() for line in commands(text) if STARTS.match(line))
     return sorted({line for line in lines if predicting.asks(shlex.split(line))})
+
+
+def exports():
+    """Arguments of the command lines that write a saved model for other programs."""
+    lines = (STARTS.sub("", line) for text in PAGES.values() for line in commands(text) if STARTS.match(line))
+    return sorted({line for line in lines if line.startswith("export ")})
 
 
 def code():
@@ -72,7 +79,7 @@ def test_other_blocks_are_python(page):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [line for line in trainings() if line.startswith("data ")])
+@pytest.mark.parametrize("command", [line for line in trainings() if line.startswith("data ") and ".csv" in line])
 def test_data_commands_show_what_would_be_read(command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     rows = [f"{word} {other},{word}" for word in ("good", "bad") for other in "abcdefghij"]
@@ -102,6 +109,12 @@ def test_prediction_commands_parse():
     assert len(predictions()) >= 4
     for line in predictions():
         assert predicting.parser().parse_args(shlex.split(line)).input
+
+
+def test_export_commands_parse():
+    assert len(exports()) >= 3
+    for line in exports():
+        assert onnx_command.parser().parse_args(shlex.split(line)).model.startswith("outputs/")
 
 
 def test_many_commands_are_shown():

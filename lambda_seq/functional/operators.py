@@ -55,7 +55,8 @@ class Operator:
 
     `operator`, with `backward_operator`, is what recorded programs hold: `lambda_seq::name`, a single node. `function`
     is for all else: it knows forward mode and `torch.func`, and calls `forward` directly, not through torch's
-    dispatcher. `entry` says which of them to call.
+    dispatcher. `entry` says which of them to call. Where the option has sizes in it, programs of `torch.export` hold a
+    third form, `lambda_seq::name_exported`: there, sizes need not be known, and `torch.jit.trace` takes none such.
 
     Args:
         name: of the operator; its backward pass is `lambda_seq::name_backward`.
@@ -68,6 +69,7 @@ class Operator:
         tangent: (function, tensors, tangents, option) -> tangents of the outputs; `function` is differentiable itself.
         mapped: from a function to its rule of `torch.vmap`; one for forward and one for backward.
         constant: outputs that have no gradient, by index.
+        exported: schema of forward where sizes are not known; None if there are none in it.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Operator:
         tangent: Callable[..., Any],
         mapped: tuple[Callable[..., Any], Callable[..., Any]],
         constant: Sequence[int] = (),
+        exported: str | None = None,
     ) -> None:
         self.operator = torch.library.custom_op(
             f"lambda_seq::{name}", _operator_body(forward), schema=schema, mutates_args=()
@@ -92,8 +95,17 @@ class Operator:
         )
         self.operator.register_fake(fakes[0])
         self.backward_operator.register_fake(fakes[1])
-        self.name, self.tensors, self.tangent, self.mapped, self.constant = name, tensors, tangent, mapped, constant
-        self._register_gradient()
+        self.tensors, self.tangent, self.mapped, self.constant = tensors, tangent, mapped, constant
+        self.names, self.exported = [name], self.operator
+        self._register_gradient(self.operator)
+        if exported is not None:
+            self.names.append(f"{name}_exported")
+            self.exported = torch.library.custom_op(
+                f"lambda_seq::{name}_exported", _operator_body(forward), schema=exported, mutates_args=()
+            )
+            self.exported.register_fake(fakes[0])
+            self._register_gradient(self.exported)
+        self.backward_operator.register_autograd(refuse_second_derivatives)
         self.function = self._function(forward, backward)
         self._around_operator = self._function(self.operator, self.backward_operator)
 
@@ -104,6 +116,8 @@ class Operator:
         """
         if transformed():
             return self._uncompiled
+        if torch.compiler.is_exporting():
+            return self.exported
         if torch.compiler.is_compiling() or torch.jit.is_tracing():
             return self.operator
         return (self._around_operator if _watched(tensors) else self.function).apply
@@ -113,7 +127,7 @@ class Operator:
         watched = _watched(inputs[: self.tensors])
         return (self._around_operator if watched else self.function).apply(*inputs)
 
-    def _register_gradient(self) -> None:
+    def _register_gradient(self, operator: Any) -> None:
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
             ctx.save_for_backward(*inputs[: self.tensors])
             ctx.option = inputs[self.tensors]
@@ -121,8 +135,7 @@ class Operator:
         def gradient(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
             return *self.backward_operator(*grads, *ctx.saved_tensors, ctx.option), None
 
-        self.operator.register_autograd(gradient, setup_context=setup_context)
-        self.backward_operator.register_autograd(refuse_second_derivatives)
+        operator.register_autograd(gradient, setup_context=setup_context)
 
     def _function(self, compute: Callable[..., Any], gradient: Callable[..., Any]) -> type[torch.autograd.Function]:
         """A function for all of autograd that runs this."""

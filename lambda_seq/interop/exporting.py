@@ -6,6 +6,7 @@ Our operators are recorded as single nodes and then take their plain form, `func
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -89,7 +90,9 @@ def naming(what: str) -> Iterator[None]:
 
 def to_plain(program: ExportedProgram) -> ExportedProgram:
     """An exported program in which our operators are written out in torch's own; equal, for any size as before."""
-    return program.run_decompositions(decompositions())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)  # torch's own use of it
+        return program.run_decompositions(decompositions())
 
 
 def export_program(

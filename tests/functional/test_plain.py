@@ -128,4 +128,4 @@ def test_every_operator_has_a_plain_form():
     ours = [AUTO, AUTO_WITH_CONTENT, SCAN, SUMMARY]
     ours += [operator for one in REGISTRY.values() for operator in (one.operator, one.operator_with_content)]
     ours += [one.operator for registry in (SCANS, SUMMARIES) for one in registry.values()]
-    assert {str(key) for key in PLAIN} == {f"lambda_seq.{operator.name}.default" for operator in ours}
+    assert {str(key) for key in PLAIN} == {f"lambda_seq.{name}.default" for operator in ours for name in operator.names}

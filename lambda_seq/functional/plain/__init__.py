@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lambda_seq.functional.api import AUTO, AUTO_WITH_CONTENT
 from lambda_seq.functional.applying import apply
+from lambda_seq.functional.operators import Operator
 from lambda_seq.functional.plain.correlation import position
 from lambda_seq.functional.plain.prefix import scan
 from lambda_seq.functional.position.registry import REGISTRY
@@ -23,14 +24,17 @@ from lambda_seq.functional.summaries import SUMMARIES, SUMMARY, plain
 
 def decompositions() -> dict[Any, Callable[..., Any]]:
     """What takes the place of each of our operators, for `torch.export.ExportedProgram.run_decompositions`."""
-    found: dict[str, Callable[..., Any]] = {}
-    positions = [(AUTO, AUTO_WITH_CONTENT), *((one.operator, one.operator_with_content) for one in REGISTRY.values())]
-    for alone, beside in positions:
-        found[alone.name] = position
-        found[beside.name] = _layer
-    found |= {one.name: scan for one in (SCAN, *(algorithm.operator for algorithm in SCANS.values()))}
-    found |= {one.name: plain for one in (SUMMARY, *(algorithm.operator for algorithm in SUMMARIES.values()))}
-    return {getattr(torch.ops.lambda_seq, name).default: function for name, function in found.items()}
+    found: list[tuple[Operator, Callable[..., Any]]] = [(SCAN, scan), (SUMMARY, plain)]
+    found += [(one.operator, scan) for one in SCANS.values()]
+    found += [(one.operator, plain) for one in SUMMARIES.values()]
+    for alone, beside in [
+        (AUTO, AUTO_WITH_CONTENT),
+        *((one.operator, one.operator_with_content) for one in REGISTRY.values()),
+    ]:
+        found += [(alone, position), (beside, _layer)]
+    return {
+        getattr(torch.ops.lambda_seq, name).default: function for operator, function in found for name in operator.names
+    }
 
 
 def _layer(query: Tensor, value: Tensor, embedding: Tensor, content: Tensor, origin: list[int]) -> Tensor:

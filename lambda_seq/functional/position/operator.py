@@ -82,7 +82,8 @@ class PositionOperator(Operator):
             return grad_query, grad_value, grad_embedding, *grad_lambdas
 
         count = 4 if content else 3
-        arguments = f"{_TENSORS}, {'Tensor content, ' if content else ''}SymInt[] origin"
+        inputs = _TENSORS + (", Tensor content" if content else "")
+        arguments = f"{inputs}, int[] origin"
         super().__init__(
             name,
             forward,
@@ -94,6 +95,7 @@ class PositionOperator(Operator):
             tangent=_tangent,
             # Gradients not in one batch, as those of the embedding are sums over it
             mapped=(_folding_unless_embeddings, looping),
+            exported=f"({inputs}, SymInt[] origin) -> Tensor",
         )
 
 
