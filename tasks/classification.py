@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch import distributed as dist
+from torch.distributed.fsdp import FSDPModule
 from torchmetrics import MetricCollection
 
 from lambda_seq.layers import UNSHARDED
@@ -136,11 +139,25 @@ class Classification(Supervised):
         """
         if "position" in batch:
             read = super().forward
-            return answer_by_word(lambda x, mask: read({"x": x, "mask": mask}), batch)
+            return answer_by_word(lambda x, mask: read({"x": x, "mask": mask}), batch, self._calls)
         if "document" not in batch:
             return super().forward(batch)
         whole = super().forward
-        return answer_by_document(lambda x, mask: whole({"x": x, "mask": mask}), batch, self.network.objective)
+        return answer_by_document(
+            lambda x, mask: whole({"x": x, "mask": mask}), batch, self.network.objective, self._calls
+        )
+
+    def _calls(self, needed: int) -> int:
+        """How often the network is called for a batch that needs so many calls.
+
+        Where each call gathers weights of all processes, it is as often as the one with the most windows does; else
+        that one would wait forever.
+        """
+        if not isinstance(self, FSDPModule):
+            return needed
+        most = torch.tensor(needed, device=self.device)
+        dist.all_reduce(most, op=dist.ReduceOp.MAX)
+        return int(most)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """The loss of a batch, with label smoothing and weights; metrics count what a mixed target has most of."""

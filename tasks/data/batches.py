@@ -8,7 +8,7 @@ each word (B, words) int64.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NotRequired, TypedDict
 
 import numpy as np
@@ -147,6 +147,7 @@ def answer_by_document(
     network: Callable[[Tensor, Tensor], Tensor],
     batch: WindowBatch | ClipWindowBatch | dict[str, Any],
     objective: Objective,
+    agreed: Callable[[int], int] = int,
 ) -> Float[Tensor, "B classes"]:
     """Logits (B, classes) of documents, which say the mean of their windows' answers.
 
@@ -154,28 +155,47 @@ def answer_by_document(
         network: takes "x" and "mask" of some windows and gives their logits.
         batch: of whole documents, or clips.
         objective: that answers by logits.
+        agreed: as of `in_pieces`.
     """
-    pieces = zip(batch["x"].split(batch["at_once"]), batch["mask"].split(batch["at_once"]), strict=True)
-    answers = torch.cat([objective.answers(network(x, mask).float()) for x, mask in pieces])  # (W, classes)
+    answers = torch.cat(
+        [objective.answers(found.float()) for found in in_pieces(network, batch, agreed)]
+    )  # (W, classes)
     return objective.logits(mean_by_document(answers, batch["document"]))  # (B, classes)
 
 
+def in_pieces(
+    network: Callable[[Tensor, Tensor], Tensor], batch: Any, agreed: Callable[[int], int]
+) -> Iterator[Tensor]:
+    """Logits of the windows of a batch, "at_once" of them at a time.
+
+    Args:
+        network: takes "x" and "mask" of some windows and gives their logits.
+        batch: of windows.
+        agreed: from the number of calls that the batch needs to the number that is made, as all processes have to call
+            a network alike whose weights are spread over them; what more calls give is left out.
+    """
+    pieces = list(zip(batch["x"].split(batch["at_once"]), batch["mask"].split(batch["at_once"]), strict=True))
+    for x, mask in pieces:
+        yield network(x, mask)
+    for _ in range(len(pieces), agreed(len(pieces))):
+        network(*pieces[-1])
+
+
 def answer_by_word(
-    network: Callable[[Tensor, Tensor], Tensor], batch: TagBatch | dict[str, Any]
+    network: Callable[[Tensor, Tensor], Tensor],
+    batch: TagBatch | dict[str, Any],
+    agreed: Callable[[int], int] = int,
 ) -> Float[Tensor, "B words classes"]:
     """Logits of each word, from the windows that answer them; those behind a text's last word mean nothing.
 
     Args:
         network: takes "x" and "mask" of some windows and gives the logits of their positions.
         batch: of texts.
+        agreed: as of `in_pieces`.
     """
     window, position = batch["window"], batch["position"]
-    if len(batch["x"]) <= batch["at_once"]:
-        return network(batch["x"], batch["mask"])[window, position]
-    pieces = zip(batch["x"].split(batch["at_once"]), batch["mask"].split(batch["at_once"]), strict=True)
     answers: Tensor | None = None
-    for number, (x, mask) in enumerate(pieces):
-        logits = network(x, mask)  # (at_once, N, classes)
+    for number, logits in enumerate(in_pieces(network, batch, agreed)):  # (at_once, N, classes)
         inside = (window // batch["at_once"]) == number
         if answers is None:
             answers = logits.new_zeros(*window.shape, logits.shape[-1])

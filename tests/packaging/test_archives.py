@@ -55,7 +55,7 @@ def test_the_wheel_says_what_it_needs(wheel):
     metadata = message_from_bytes(archive.read(name))
     needed = [Requirement(line) for line in metadata.get_all("Requires-Dist")]
     assert {canonicalize_name(one.name) for one in needed if one.marker is None} == BASE
-    assert set(metadata.get_all("Provides-Extra")) == {"train", "detection", "dev", "docs", "onnx"}
+    assert set(metadata.get_all("Provides-Extra")) == {"train", "detection", "dev", "docs", "huggingface", "onnx"}
     classifiers = metadata.get_all("Classifier")
     assert {f"Programming Language :: Python :: 3.{minor}" for minor in (11, 12, 13)} <= set(classifiers)
     assert "Typing :: Typed" in classifiers

@@ -30,7 +30,7 @@ for name in (*trains, "PIL", "soundfile", "soxr"):
 for found in pkgutil.walk_packages(lambda_seq.__path__, "lambda_seq."):
     if found.name in ("lambda_seq.inference.pictures", "lambda_seq.inference.clips"):  # need Pillow, soundfile and soxr
         continue
-    if found.name == "lambda_seq.interop.huggingface":  # needs transformers
+    if found.name in ("lambda_seq.interop.huggingface", "lambda_seq.interop.timm_models"):  # need transformers and timm
         continue
     kernels = ("lambda_seq.functional.kernels.", "lambda_seq.functional.position.kernels.")  # need Triton
     if not found.name.startswith(("lambda_seq.tasks", *kernels)):

@@ -202,7 +202,7 @@ def test_the_second_environment_is_kept_beside_the_first(project):
     assert [path.name for path in built] == [".venv", ".venv-torchvision"]
     assert installed[2:] == [
         "torch==2.14.1 torchvision==0.29.1",
-        "--editable .[detection,dev,huggingface] timm lambda-networks local-attention",
+        "--editable .[detection,dev,huggingface,onnx] timm lambda-networks local-attention",
     ]
 
 

@@ -314,7 +314,7 @@ WRONG = {
     ),
     "a recipe that there is not": (
         f"{TEXTS} ok.csv --recipe text",
-        r"recipe='text': did you mean texts\? The recipes are audio, pictures, texts",
+        r"recipe='text': did you mean texts\? The recipes are audio, pictures, series, texts",
     ),
     "a checkpoint that is nowhere": (
         f"{BYTES} ok.csv --ckpt_path nowhere.ckpt",

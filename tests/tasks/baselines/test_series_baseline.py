@@ -28,7 +28,7 @@ class Series(Dataset):
         return {"x": x, "id": str(row), "label": int(self.labels[row])}
 
 
-class SeriesData(ClassificationData):
+class FeatureRows(ClassificationData):
     def __init__(self, make, classes=2, kind="features"):
         options = dict.fromkeys(("label_column", "subset", "predict_path"))
         fractions = {"validation_fraction": 0.1, "test_fraction": 0.0, "split_seed": 0}
@@ -64,18 +64,18 @@ def later(random, label):
 
 @pytest.mark.parametrize("make", [louder, later], ids=["of any length", "of one length"])
 def test_what_says_the_class_is_found(make):
-    found = fit_baseline(SeriesData(make))
+    found = fit_baseline(FeatureRows(make))
     assert min(found.figures[stage]["accuracy"] for stage in ("val", "test")) > 0.85
     assert "80 training series" in found.line
 
 
 def test_samples_of_which_nothing_is_known():
-    found = fit_baseline(SeriesData(lambda random, label: louder(random, label)[:, 0], kind="waveform"))
+    found = fit_baseline(FeatureRows(lambda random, label: louder(random, label)[:, 0], kind="waveform"))
     assert found.figures["test"]["accuracy"] > 0.85
 
 
 def test_nothing_but_noise_is_chance():
-    accuracy = fit_baseline(SeriesData(lambda random, label: random.standard_normal((50, 2)))).figures["test"][
+    accuracy = fit_baseline(FeatureRows(lambda random, label: random.standard_normal((50, 2)))).figures["test"][
         "accuracy"
     ]
     assert 0.2 < accuracy < 0.8
@@ -83,7 +83,7 @@ def test_nothing_but_noise_is_chance():
 
 def test_a_single_class_is_an_error():
     with pytest.raises(ValueError, match=r"generated:series'.*all training rows have the same label, 'down'"):
-        fit_baseline(SeriesData(louder, classes=1))
+        fit_baseline(FeatureRows(louder, classes=1))
 
 
 def test_a_summary():

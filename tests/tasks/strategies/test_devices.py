@@ -115,6 +115,17 @@ def test_two_processes_are_as_one_on_pictures_with_accumulation():
     assert_equal(fit("ddp", *options, "--data.batch_size=2", "--trainer.devices=2", *DDP), single, 1e-9)
 
 
+@pytest.mark.slow(seconds=10)
+def test_two_processes_with_spread_weights_read_unequal_numbers_of_windows():
+    """A text of 40 windows takes ten calls of the network, the other process's one; neither waits for the other."""
+    rows = texts(7)
+    rows[3]["text"] = "cat naïve " * 64
+    write_jsonl(Path("stories") / "validation.jsonl", rows)
+    options = (*TEXTS, "--trainer.precision=64-true", "--data.part=windows", "--data.max_length=16")
+    single = fit("single", *options, *process(1))
+    assert_equal(fit("fsdp2", *options, *process(2), *FSDP2), single, 1e-9)
+
+
 @pytest.mark.slow
 def test_a_sharded_language_model_writes_samples():
     """One process generates, with all weights; the other must not wait for it, nor it for the other."""

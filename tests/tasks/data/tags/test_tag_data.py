@@ -321,6 +321,15 @@ def test_windows_by_some_at_a_time_answer_as_all_at_once(tmp_path):
 
     expected = answer_by_word(network, batch)
     assert torch.equal(answer_by_word(network, batch | {"at_once": 3}), expected)
+    calls = []
+
+    def counted(x, mask):
+        calls.append(len(x))
+        return network(x, mask)
+
+    few = batch | {"at_once": 3}
+    assert torch.equal(answer_by_word(counted, few, lambda needed: needed + 2), expected)  # as another process has more
+    assert len(calls) == -(-len(batch["x"]) // 3) + 2
     firsts = [[ord(word.encode("utf-8")[:1].decode("latin-1")) + 1 for word in row] for row in (words, *TOKENS)]
     for row, first in enumerate(firsts):
         assert expected[row, : len(first), 0].tolist() == first
