@@ -175,9 +175,10 @@ def in_pieces(
             a network alike whose weights are spread over them; what more calls give is left out.
     """
     pieces = list(zip(batch["x"].split(batch["at_once"]), batch["mask"].split(batch["at_once"]), strict=True))
+    made = agreed(len(pieces))  # before the first call: processes have to meet in one order
     for x, mask in pieces:
         yield network(x, mask)
-    for _ in range(len(pieces), agreed(len(pieces))):
+    for _ in range(len(pieces), made):
         network(*pieces[-1])
 
 
