@@ -16,11 +16,11 @@ from lambda_seq.layers import UNSHARDED
 from lambda_seq.layers.norm import BatchNorm
 from lambda_seq.models.heads import make_objective
 from lambda_seq.tasks.answers import Answer, answer_for
-from lambda_seq.tasks.callbacks.predictions import Table
 from lambda_seq.tasks.data.batches import answer_by_document, answer_by_word
 from lambda_seq.tasks.facts import Facts, Target
 from lambda_seq.tasks.metrics import full
 from lambda_seq.tasks.mixing import Mixing
+from lambda_seq.tasks.predictions.tables import Table
 from lambda_seq.tasks.supervised import Supervised
 from lambda_seq.tasks.training import Batch
 

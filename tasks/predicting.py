@@ -19,7 +19,6 @@ import numpy as np
 from lambda_seq.inference.answers import Embedded, Generation, Prediction
 from lambda_seq.inference.predictor import load_predictor
 from lambda_seq.inference.readers import SeriesReader
-from lambda_seq.tasks.callbacks.predictions import WRITERS, Writer, number_columns, tag_cells
 from lambda_seq.tasks.checkpointing.storage import PARTIAL
 from lambda_seq.tasks.data.audio.data import AUDIO_NAMES
 from lambda_seq.tasks.data.audio.files import load_audio
@@ -38,6 +37,8 @@ from lambda_seq.tasks.data.series.files import Stored, load_series
 from lambda_seq.tasks.data.series.forms import FormOptions
 from lambda_seq.tasks.data.tags.texts import WordTexts
 from lambda_seq.tasks.data.text.fasta import has_fasta, load_fasta
+from lambda_seq.tasks.predictions.tables import number_columns, tag_cells
+from lambda_seq.tasks.predictions.writers import WRITERS, Writer
 
 SHOWN = 10  # answers that are printed
 WIDTH = 60  # characters of a name, or of a text, that are printed

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from lambda_seq.models.heads import Objective
-from lambda_seq.tasks.callbacks.predictions import AnswerTable, Table
 from lambda_seq.tasks.facts import Facts
 from lambda_seq.tasks.metrics import full, mean_loss, own_rows
 from lambda_seq.tasks.networks import described
+from lambda_seq.tasks.predictions.tables import AnswerTable, Table
 from lambda_seq.tasks.training import Batch, Training
 from lambda_seq.tasks.transfer import load_weights
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from lambda_seq.models.heads import Objective
-from lambda_seq.tasks.callbacks.predictions import Table
 from lambda_seq.tasks.facts import Facts
+from lambda_seq.tasks.predictions.tables import Table
 
 Weights = str | Sequence[float] | Mapping[str, float]
 BALANCED = "balanced"

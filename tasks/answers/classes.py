@@ -7,8 +7,8 @@ from torchmetrics import MetricCollection
 
 from lambda_seq.models.heads import Classes, Objective
 from lambda_seq.tasks.answers.base import Answer, Weights, of_numbers, weights
-from lambda_seq.tasks.callbacks.predictions import ClassTable
 from lambda_seq.tasks.metrics import evaluation_metrics, report_metrics, training_metrics
+from lambda_seq.tasks.predictions.tables import ClassTable
 
 
 class OneClass(Answer):

@@ -20,8 +20,8 @@ from torchmetrics.utilities import dim_zero_cat
 
 from lambda_seq.models.heads import Labels, Objective
 from lambda_seq.tasks.answers.base import Answer, Weights, of_numbers, weights
-from lambda_seq.tasks.callbacks.predictions import LabelTable
 from lambda_seq.tasks.metrics import FAST
+from lambda_seq.tasks.predictions.tables import LabelTable
 
 
 class SeveralLabels(Answer):

@@ -11,8 +11,8 @@ from torchmetrics import Metric, MetricCollection
 
 from lambda_seq.models.heads import Numbers, Objective
 from lambda_seq.tasks.answers.base import Answer, Weights
-from lambda_seq.tasks.callbacks.predictions import NumberTable
 from lambda_seq.tasks.metrics import Exact, exact
+from lambda_seq.tasks.predictions.tables import NumberTable
 
 
 class SomeNumbers(Answer):

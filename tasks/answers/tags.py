@@ -11,9 +11,9 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 from lambda_seq.inference.tagging import has_entities, parted
 from lambda_seq.models.heads import IGNORED, Objective, Positions
 from lambda_seq.tasks.answers.base import Answer, Weights, of_numbers, weights
-from lambda_seq.tasks.callbacks.predictions import TagTable
 from lambda_seq.tasks.facts import Facts
 from lambda_seq.tasks.metrics import FAST, Exact, exact, exact_device, report_metrics
+from lambda_seq.tasks.predictions.tables import TagTable
 
 
 class Tags(Answer):

@@ -44,7 +44,7 @@ class Data(LightningDataModule, ABC):
 
     Attributes:
         reads: what it has read that depends on the rows alone, and on none of the options that recipes choose.
-        view: where the `inspection.views.View` of its rows is, "package.module.Class", if it has one of its own.
+        view: where the `inspection.views.View` of its rows is, "package.module.Class"; None of rows that have none.
 
     Raises:
         ValueError: no path, or a number out of range.

@@ -33,6 +33,7 @@ class ClassificationData(Data):
     unless `test_fraction` holds one out. A test split may be without labels: it is predicted, but not tested.
     """
 
+    view = "lambda_seq.tasks.inspection.views.ItemView"
     reads = (*Data.reads, "_labels", "_to_predict", "labelled_by", "target_kind")
 
     def __init__(

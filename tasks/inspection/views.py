@@ -14,16 +14,7 @@ import numpy as np
 from lambda_seq.inference.clips import read_header, read_samples
 from lambda_seq.inference.pictures import Decoder, look, opened
 from lambda_seq.inference.tagging import Marked
-from lambda_seq.tasks.data import (
-    AudioData,
-    ClassificationData,
-    CorpusData,
-    Data,
-    ImageData,
-    SeriesData,
-    TagData,
-    TextData,
-)
+from lambda_seq.tasks.data import CorpusData, Data
 from lambda_seq.tasks.data.labels import Rows
 from lambda_seq.tasks.data.reading.cells import Cells
 from lambda_seq.tasks.data.reading.corpus import Texts, sizes_of
@@ -290,18 +281,14 @@ def view_of(data: Data) -> View:
     """
     if isinstance(data, CorpusData) and data.streaming:
         raise ValueError("streaming=True: a stream has no rows to compare; leave out --data.streaming")
-    kinds: list[tuple[Any, Any]] = [(TextData, TextView), (CorpusData, TextView), (TagData, TagView)]
-    kinds += [(ImageData, PictureView), (AudioData, ClipView), (SeriesData, SeriesView)]
-    for kind, view in (*kinds, (ClassificationData, ItemView)):
-        if isinstance(data, kind):
-            found: View = view(data)
-            return found
-    if data.view is not None:
-        module, _, name = data.view.rpartition(".")
-        own: View = getattr(import_module(module), name)(data)
-        return own
-    names = ", ".join(kind.__name__ for kind, _ in kinds)
-    raise ValueError(f"data={type(data).__name__}: it has no rows that could be looked at; expected one of {names}")
+    if data.view is None:
+        raise ValueError(
+            f"data={type(data).__name__}: it has no rows that could be looked at; give the class a `view`, as "
+            "TextData has it"
+        )
+    module, _, name = data.view.rpartition(".")
+    found: View = getattr(import_module(module), name)(data)
+    return found
 
 
 def digest(source: str | bytes) -> bytes:

@@ -13,7 +13,8 @@ from small_data import QUIET, SHORT, TINY_RESNET, image_folder
 
 import lambda_seq
 from lambda_seq.tasks.callbacks.averaging import WeightEMA
-from lambda_seq.tasks.callbacks.predictions import PredictionFile, Sheet
+from lambda_seq.tasks.callbacks.predictions import PredictionFile
+from lambda_seq.tasks.predictions.sheet import Sheet
 from lambda_seq.tasks.strategies.distributed import ShardedStrategy
 
 IMAGES = ("--config", "tasks/configs/image_classification.yaml", *TINY_RESNET, *QUIET)
@@ -201,7 +202,7 @@ def test_a_sheet_has_the_extremes_in_order(tmp_path, monkeypatch):
         pixels = torch.zeros(3, 1, 4, 4, dtype=torch.uint8)
         names = [f"folder/{row}.png" for row in part]
         sheet.add({"x": pixels}, {"id": names, "probabilities": chances[part]}, ["a", "b"])
-    monkeypatch.setattr("lambda_seq.tasks.callbacks.predictions.draw_sheet", lambda groups, path: drawn.update(groups))
+    monkeypatch.setattr("lambda_seq.tasks.predictions.sheet.draw_sheet", lambda groups, path: drawn.update(groups))
     assert sheet.draw(tmp_path / "sheet.png")
     found = {title: [(one.name, one.label) for one in shown] for title, shown in drawn.items()}
     assert found == {

@@ -70,8 +70,8 @@ class _Classifier(LambdaSeqPreTrainedModel):
         return output if named else output.to_tuple()
 
 
-class LambdaSeqForSequenceClassification(_Classifier):
-    """Classes, several labels or numbers of token sequences."""
+class _OfTokens(_Classifier):
+    """Classes of token sequences, or of each token."""
 
     kinds = ("tokens",)
 
@@ -86,13 +86,14 @@ class LambdaSeqForSequenceClassification(_Classifier):
         return_dict: bool | None = None,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Named:
-        """Logits (B, num_labels), of regression the numbers, and the loss where there are labels.
+        """Logits (B, num_labels), of tokens (B, N, num_labels), of regression numbers; the loss if there are labels.
 
         Args:
             input_ids: (B, N).
             attention_mask: (B, N), nonzero at real positions.
             inputs_embeds: (B, N, C) in place of input_ids: what `get_input_embeddings()` gives for them.
-            labels: (B,) class numbers, −100 for none; (B, num_labels) zeros and ones, or numbers, NaN for none.
+            labels: (B,) class numbers, of tokens (B, N), −100 for none; (B, num_labels) zeros and ones, or numbers, NaN
+                for none.
             output_hidden_states: whether what goes into the first block and comes out of each is given, too.
             output_attentions: there are none.
             return_dict: whether the output has names.
@@ -103,14 +104,18 @@ class LambdaSeqForSequenceClassification(_Classifier):
         return self.answered(x, bools(attention_mask), labels, num_items_in_batch, switches, inputs_embeds)
 
 
-class LambdaSeqForTokenClassification(_Classifier):
+class LambdaSeqForSequenceClassification(_OfTokens):
+    """Classes, several labels or numbers of token sequences."""
+
+
+class LambdaSeqForTokenClassification(_OfTokens):
     """A class for each token.
 
     Raises:
         ValueError: the network has strides, and so answers for frames of several tokens.
     """
 
-    kinds, heads, output = ("tokens",), ("positions",), TokenClassifierOutput
+    heads, output = ("positions",), TokenClassifierOutput
 
     def __init__(self, config: LambdaSeqConfig, network: Any = None) -> None:
         super().__init__(config, network)
@@ -120,22 +125,6 @@ class LambdaSeqForTokenClassification(_Classifier):
                 f"strides={(self.network.options or {}).get('strides')}: the network answers for frames of {stride} "
                 "tokens, none for each; leave strides out"
             )
-
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
-        return_dict: bool | None = None,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Named:
-        """Logits (B, N, num_labels); labels are (B, N) class numbers, −100 for none; the rest as for sequences."""
-        switches = self.switches(output_hidden_states, output_attentions, return_dict)
-        x = self.token_input(input_ids, inputs_embeds)
-        return self.answered(x, bools(attention_mask), labels, num_items_in_batch, switches, inputs_embeds)
 
 
 class LambdaSeqForAudioClassification(_Classifier):

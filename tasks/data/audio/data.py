@@ -79,6 +79,7 @@ class AudioData(MediaData):
         target: what is known of a row: one class, any of several labels, or numbers, where that is not to be guessed.
     """
 
+    view = "lambda_seq.tasks.inspection.views.ClipView"
     reads = (*MediaData.reads, "headers")
 
     def __init__(

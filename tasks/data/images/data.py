@@ -83,6 +83,7 @@ class ImageData(MediaData):
         target: what is known of a row: one class, any of several labels, or numbers, where that is not to be guessed.
     """
 
+    view = "lambda_seq.tasks.inspection.views.PictureView"
     reads = (*MediaData.reads, "looks", "_layout")
 
     def __init__(

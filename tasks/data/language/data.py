@@ -103,6 +103,8 @@ class CorpusData(Data):
         table: how csv, tsv, jsonl and json files are written, where that is not to be guessed.
     """
 
+    view = "lambda_seq.tasks.inspection.views.TextView"
+
     def __init__(
         self,
         path: str = "",

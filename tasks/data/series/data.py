@@ -73,6 +73,7 @@ class SeriesData(ClassificationData):
         target: what is known of a row: one class, any of several labels, or numbers, where that is not to be guessed.
     """
 
+    view = "lambda_seq.tasks.inspection.views.SeriesView"
     reads = (*ClassificationData.reads, "loaded", "surveys")
 
     def __init__(

@@ -67,6 +67,7 @@ class TagData(ClassificationData):
         drop_incomplete: leave out rows without labels or with nothing in the column of texts, and say how many.
     """
 
+    view = "lambda_seq.tasks.inspection.views.TagView"
     reads = (*ClassificationData.reads, "form", "_numbers")
 
     def __init__(

@@ -72,6 +72,8 @@ class TextData(ClassificationData):
         target: what is known of a row: one class, any of several labels, or numbers, where that is not to be guessed.
     """
 
+    view = "lambda_seq.tasks.inspection.views.TextView"
+
     def __init__(
         self,
         path: str = "",

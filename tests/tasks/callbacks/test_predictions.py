@@ -8,8 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from lambda_seq.tasks.callbacks.predictions import AnswerTable, PredictionFile
+from lambda_seq.tasks.callbacks.predictions import PredictionFile
 from lambda_seq.tasks.language_modelling import DocumentTable
+from lambda_seq.tasks.predictions.tables import AnswerTable
 
 MODEL = SimpleNamespace(labels=["cät", "dog, small"])
 TRAINER = SimpleNamespace(strategy=None, distributed_sampler_kwargs=None)
