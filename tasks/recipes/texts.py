@@ -107,8 +107,14 @@ READERS = {
         most=2_048,
         at_once=65_536,
         whole=True,
-        options={"stem": "ngrams", "orders": [1, 2], "dim": 64, "pool": "sqrt", "block_norm": "none"},
-        by_rows={"depth": ((None, 0),), "dropout": ((None, 0.0),), "token_dropout": ((None, 0.3),)},
+        options={"stem": "ngrams", "orders": [1, 2], "pool": "sqrt", "block_norm": "none"},
+        by_rows={
+            "dim": ((10_000, 64), (None, 16)),
+            "buckets": ((10_000, 2**18), (None, 2**20)),  # many texts have more pairs of words than they share
+            "depth": ((None, 0),),
+            "dropout": ((None, 0.0),),
+            "token_dropout": ((None, 0.3),),
+        },
         rate=0.002,
         smoothing=((None, 0.2),),
         fused=True,
@@ -122,10 +128,11 @@ HIDING = "MaskedPretraining"  # the task that has hidden tokens guessed
 PIECES_OF_A_WORD = 1.3  # tokens of byte-level BPE, of 8,192 ids, for each word or mark
 SAMPLE, SAMPLED = 200, 2**14  # texts in which words are counted, and bytes of each
 
+HASHED = ("orders", "buckets")  # options of the n-gram stem alone
 FUSED = "model.optimizer.fused"
 OPTIONS = (
     *("data.tokenizer", "data.max_length", "data.part", "data.pad_to_multiple", "data.batch_size"),
-    *(f"model.options.{name}" for name in ("stem", "orders", "strides", "dim", "depth", "scope", "norm", "block_norm")),
+    *(f"model.options.{name}" for name in ("stem", *HASHED, "strides", "dim", "depth", "scope", "norm", "block_norm")),
     *(f"model.options.{name}" for name in ("pool", "dropout", "token_dropout")),
     *("model.label_smoothing", *OPTIMIZER, FUSED, "trainer.max_epochs", MONITOR),
 )
@@ -182,10 +189,11 @@ def choose(texts: Texts) -> list[Choice]:
             [("strides", by(reader.strides, median))], f"the median text has {median:,} {reader.unit}"
         )
     other = texts.given.get("model.options.stem", reader.options["stem"]) != reader.options["stem"]
-    left = ("stem", "orders") if other else ("stem",)
+    left = {"stem", *(HASHED if other else ())}
     rest = [(name, value) for name, value in reader.options.items() if name not in left]
     choices += of_network(rest, f"for {reader.unit}")
-    choices += of_network([(name, by(table, texts.rows)) for name, table in reader.by_rows.items()], few(texts))
+    sized = [(name, by(table, texts.rows)) for name, table in reader.by_rows.items() if name not in left]
+    choices += of_network(sized, few(texts))
     choices += smoothing(reader.smoothing, texts)
     choices += optimizer(reader.rate, reader.decay, f"for {reader.unit}")
     if reader.fused and "mixed" not in str(texts.given.get("trainer.precision")):  # which clips no gradients of it

@@ -5,7 +5,8 @@ A folder of networks holds NAME/ for each, and pretrained.json:
     {"NAME": {"sha256": {"config.json": …, "model.safetensors": …}, "about": {"data": …, "figures": {…}, …}}}
 
 The environment variable LAMBDA_SEQ_MODELS names such folders, parted as those of PATH are; without it,
-~/.cache/lambda_seq/models is one.
+~/.cache/lambda_seq/models is one. Last comes the folder of the package itself, `trained`, with the networks that it
+brings along.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from lambda_seq.models.hub.folder import FILES, read_config, replaced
 
 INDEX, VARIABLE = "pretrained.json", "LAMBDA_SEQ_MODELS"
 USUAL = Path("~/.cache/lambda_seq/models")
+SHIPPED = Path(__file__).parent / "trained"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -74,7 +76,7 @@ def list_pretrained() -> list[str]:
     """Names of the trained networks on this machine, which `from_pretrained` and `load_predictor` take.
 
     They are looked for in the folders that the environment variable LAMBDA_SEQ_MODELS names, else in
-    ~/.cache/lambda_seq/models.
+    ~/.cache/lambda_seq/models; last come those that the package brings along.
 
     Raises:
         ValueError: the index of a folder is damaged.
@@ -113,7 +115,8 @@ def keep(place: Path, name: str, model: Path, about: Mapping[str, Any]) -> Pretr
 
 def _places() -> list[Path]:
     given = os.environ.get(VARIABLE)
-    return [Path(place).expanduser() for place in (given.split(os.pathsep) if given else [str(USUAL)]) if place]
+    named = given.split(os.pathsep) if given else [str(USUAL)]
+    return [*(Path(place).expanduser() for place in named if place), SHIPPED]
 
 
 def _read(index: Path) -> dict[str, dict[str, Any]]:

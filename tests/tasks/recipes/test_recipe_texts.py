@@ -123,6 +123,18 @@ def test_a_batch_of_nothing_is_left_to_the_data_module():
     assert chosen({"data.batch_size": 0}, rows=500)["trainer.max_epochs"] == 3
 
 
+def test_many_texts_have_more_vectors_but_narrower_ones():
+    """As many parameters, for fewer texts and for more."""
+    few, many = (chosen(rows=rows) for rows in (10_000, 10_001))
+    sizes = [(found["model.options.buckets"], found["model.options.dim"]) for found in (few, many)]
+    assert sizes == [(2**18, 64), (2**20, 16)]
+
+
+def test_another_stem_has_no_hashes():
+    found = chosen({"data.tokenizer": "words", "model.options.stem": "tokens"}, rows=20_500)
+    assert not {"model.options.orders", "model.options.buckets"} & found.keys()
+
+
 def test_the_stem_of_n_grams_reads_words():
     found = chosen({"model.options.stem": "ngrams"}, rows=20_500, words=0.04)
     assert (found["data.tokenizer"], found["model.options.pool"]) == ("words", "sqrt")
