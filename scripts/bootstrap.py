@@ -122,7 +122,10 @@ def clean_environ() -> dict[str, str]:
 def pip(python: Path, root: Path, *what: str) -> None:
     """Install something, or end with a message."""
     print("Installing", *what, flush=True)
-    command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *what]
+    options = ["--quiet", "--disable-pip-version-check"]
+    if not os.environ.get("PYTHONDONTWRITEBYTECODE"):
+        options.append("--no-compile")  # Python compiles what is imported, a part of it all: a third of the time
+    command = [str(python), "-m", "pip", "install", *options, *what]
     code = subprocess.run(command, cwd=root, env=clean_environ()).returncode
     if code:
         sys.exit(f"error: pip could not install {' '.join(what)} (see above); check the network and run this again")

@@ -126,6 +126,18 @@ def test_pip_that_fails_ends_with_a_message(tmp_path, monkeypatch):
         bootstrap.pip(Path("python"), tmp_path, "torch==2.13.0")
 
 
+@pytest.mark.parametrize(("variable", "compiled"), [("", False), ("1", True)])
+def test_modules_are_compiled_where_imports_may_not(variable, compiled, tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", variable)
+    monkeypatch.setattr(
+        bootstrap.subprocess, "run", lambda command, **_: given.extend(command) or subprocess.CompletedProcess(given, 0)
+    )
+    bootstrap.pip(Path("python"), tmp_path, "torch==2.13.0")
+    assert ("--no-compile" not in given) == compiled
+    assert given[-1] == "torch==2.13.0"
+
+
 @pytest.mark.parametrize("script", ["quickstart", "check"])
 def test_scripts_need_only_the_standard_library(script):
     """Imported in an isolated Python, without the packages of this environment."""
