@@ -16,10 +16,16 @@ def pytest_collection_modifyitems(config, items):
         long_first(items)
 
 
-def pytest_collection_finish(session):
-    """What was imported stays: to look through it for garbage again and again takes longer than many tests."""
-    gc.collect()
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """What is imported stays: to look through it for garbage again and again takes longer than many tests."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_sessionfinish():
