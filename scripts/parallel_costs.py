@@ -39,7 +39,6 @@ KINDS: dict[str, dict[str, Any]] = {
 STATES = ("local", "local causal", "content", "exponential causal")  # whose bytes do not depend on the length
 MOST = 0.3  # peak memory of one of four processes, of a single one's; of as many as P in proportion
 CHECKED = 301  # positions of the check, which no number of processes divides
-PRELOAD = ("torch", "lambda_seq", "lambda_seq.parallel")
 LIMIT = 8  # times the numbers of a content lambda and a scope's values that a step may send
 
 
@@ -71,7 +70,7 @@ def measured(key: Record) -> Record:
     limits = Limits(int(0.9 * available_memory()), threads=1)
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(ranks) as pool:
         file = str(Path(folder) / "store")
-        run = partial(in_fresh_process, one_process, key, limits=limits, preload=PRELOAD)
+        run = partial(in_fresh_process, one_process, key, limits=limits)
         outcomes: list[Outcome] = list(pool.map(lambda rank: run(rank, file), range(ranks)))
     bad = next((outcome for outcome in outcomes if outcome.status != "measured"), None)
     if bad is not None:

@@ -30,6 +30,9 @@ Status = Literal[
 # What torch and its libraries say when they get no memory
 NO_MEMORY = ("not enough memory", "allocate", "bad_alloc", "could not create a memory", "nsufficient memory")
 
+# What processes have loaded as they begin, and what torch loads as it is first used
+PRELOAD = ("torch", "numpy", "torch.fx.experimental.symbolic_shapes", "torch._dynamo", "lambda_seq")
+
 
 class WrongResultError(Exception):
     """A method computes something else than it should; it is not timed."""
@@ -107,18 +110,14 @@ class Outcome:
 
 
 def in_fresh_process(
-    function: Callable[..., Any], *arguments: Any, limits: Limits, preload: Sequence[str] = ()
+    function: Callable[..., Any], *arguments: Any, limits: Limits, preload: Sequence[str] = PRELOAD
 ) -> Outcome:
-    """Run an importable function in a new Python, with the threads and within the deadline of `limits`.
+    """Run an importable function in a process that has computed nothing, within the deadline of `limits`.
 
-    With names of modules to preload, always the same ones, it is a copy of a process that has loaded them and computed
-    nothing, which starts in a fraction of the time.
+    On a CPU it is a copy of one that has loaded the modules of `preload`, always the same ones in a program, which
+    starts in a fraction of the time; for a GPU, whose driver survives no fork, it is a new Python.
     """
-    context: SpawnContext | ForkServerContext = (
-        multiprocessing.get_context("forkserver") if preload else multiprocessing.get_context("spawn")
-    )
-    if preload:
-        context.set_forkserver_preload(list(preload))
+    context = _context(limits.device, preload)
     receive, send = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(send, limits.threads, function, arguments), daemon=True)
     process.start()
@@ -138,6 +137,14 @@ def in_fresh_process(
         process.kill()
         process.join()
         receive.close()
+
+
+def _context(device: str, preload: Sequence[str]) -> SpawnContext | ForkServerContext:
+    if device == "cuda" or "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(preload))
+    return context
 
 
 def recorded(function: Callable[..., Any], *arguments: Any, limits: Limits) -> dict[str, Any]:

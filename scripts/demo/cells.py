@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from benchmarks.machine import Others, Peak, budget, disturbs, give_back_freed, timed
+from benchmarks.measuring import PRELOAD as MODULES
 from benchmarks.measuring import Limits, Outcome, Step, in_fresh_process
 from benchmarks.methods import Case
 from benchmarks.recording import Record
@@ -30,7 +31,7 @@ GROWTH: dict[str, Callable[[Any], Any]] = {
 }
 FAILED = ("out of memory", "wrong result", "failed", "not installed")  # longer ones are not tried
 # Loaded before processes begin, with what a first backward pass and optimiser load
-PRELOAD = ("torch", "numpy", "torch.fx.experimental.symbolic_shapes", "torch._dynamo", "lambda_seq", "demo_cells")
+PRELOAD = (*MODULES, "demo.cells")
 
 
 @dataclass(frozen=True)
