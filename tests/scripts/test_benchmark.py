@@ -273,7 +273,7 @@ def test_memory_command(tmp_path):
 
 
 @pytest.mark.slow(seconds=25)
-def test_plan_command(tmp_path):
+def test_plan_command(tmp_path, forks):
     done = run("plan", "--lengths", "256", "--fit", "--longest", "0.01", "--threads", "1", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "Rates(products=" in done.stdout

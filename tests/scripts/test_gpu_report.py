@@ -409,7 +409,7 @@ def test_a_section_that_cannot_be_written_costs_no_other(tmp_path):
 
 
 @pytest.mark.slow(seconds=35)
-def test_the_whole_report_on_a_cpu(tmp_path, monkeypatch):
+def test_the_whole_report_on_a_cpu(tmp_path, monkeypatch, forks):
     words = ["--device", "cpu", "--tiny", "--out", str(tmp_path)]
     words += ["--minutes", "60"]  # of a machine that others keep busy, too
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

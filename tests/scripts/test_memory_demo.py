@@ -308,7 +308,7 @@ def check_files(folder, stem, sections):
 
 
 @pytest.mark.slow(seconds=30)
-def test_the_command_reaches_the_budget_and_leaves_files(tmp_path):
+def test_the_command_reaches_the_budget_and_leaves_files(tmp_path, forks):
     methods = ("--methods", "materialised", "fused", "local", "published")
     lengths = ("--lengths", "256", "512", "1024", "2048")
     done = run(*TINY, *methods, *lengths, "--budget", "24MiB", "--repeat", "0", "--out", str(tmp_path))
@@ -329,7 +329,7 @@ def test_the_command_reaches_the_budget_and_leaves_files(tmp_path):
 
 
 @pytest.mark.slow(seconds=30)
-def test_images(tmp_path):
+def test_images(tmp_path, forks):
     done = run("--dims", "2", *TINY, "--lengths", "8", "12", "--sections", "layer", "encoder", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr + done.stdout
     records, _ = check_files(tmp_path, "memory_demo_2d", ["layer", "encoder"])

@@ -92,7 +92,7 @@ def test_out_of_memory_and_too_slow_are_reached():
 
 
 @pytest.mark.slow(seconds=35)
-def test_the_command_leaves_files_and_goes_on(tmp_path):
+def test_the_command_leaves_files_and_goes_on(tmp_path, forks):
     command = [sys.executable, "scripts/needle_demo.py", "--out", str(tmp_path), "--threads", "1", "--seconds", "1"]
     command += ["--lengths", "64", "128", "--dim", "16", "--methods", "content", "fused", "--resume"]
     for _ in range(2):

@@ -61,7 +61,7 @@ def test_a_ring_sends_keys_and_values_three_times():
 
 
 @pytest.mark.slow(seconds=40)
-def test_the_command(tmp_path):
+def test_the_command(tmp_path, forks):
     command = [sys.executable, "scripts/parallel_costs.py", "--out", str(tmp_path), "--lengths", "512", "8192"]
     command += ["--processes", "2", "--dim", "16", "--dim-key", "4", "--scope", "9", "--resume"]
     for _ in range(2):

@@ -2,14 +2,12 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from commands import run
 from PIL import Image
 from rich.console import Console
 from small_data import QUIET, SHORT, TINY_ENCODER, TINY_RESNET
@@ -136,7 +134,7 @@ def test_a_class_absent_from_the_test_split(cli, stories):
 
 
 @pytest.mark.slow
-def test_two_processes_count_each_row_once(cli, pictures, tmp_path):
+def test_two_processes_count_each_row_once(cli, pictures):
     """7 rows of a class, so that one process gets a row again; batch norms, so that steps must be in step."""
     (pictures / "test" / "up" / "03.png").unlink()
     command = ("--config", "tasks/configs/image_classification.yaml", "--data.path", str(pictures), *TINY_RESNET)
@@ -144,12 +142,8 @@ def test_two_processes_count_each_row_once(cli, pictures, tmp_path):
     cli("fit", *command, *SHORT, "--output_dir=run")
     cli("test", *command, "--output_dir=run")
     expected = json.loads(Path("run/test_report.json").read_text())
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(tmp_path / "cache")}
     both = ("--trainer.devices=2", "--trainer.strategy=ddp", "--output_dir=run", "--reports.folder=both")
-    arguments = [sys.executable, "-m", "lambda_seq.tasks.cli", "test", *command, *both]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=300, env=environment)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("support") == 1  # printed once
+    assert run("test", *command, *both).count("support") == 1  # printed once
     found = json.loads(Path("both/test_report.json").read_text())
     assert found["rows"] == expected["rows"] == 7
     assert found["confusion_matrix"] == expected["confusion_matrix"]

@@ -142,7 +142,7 @@ def test_torchrun_starts_again_when_a_worker_dies():
     run(*IMAGES, *TWO, "--output_dir=whole")
     agent = (CLI[0], "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=2")
     training = (*IMAGES, *TWO, "--output_dir=run", "--ckpt_path=last", "--last.every_n_train_steps=1")
-    process = start(*agent, "-m", "lambda_seq.tasks.cli", *training, anew=True)  # /proc says which worker is which
+    process = start(*agent, "-m", "lambda_seq", *training, anew=True)  # /proc says which worker is which
     try:
         wait_for(LAST.is_file, process)
         os.kill(worker(process.pid, rank=1), signal.SIGKILL)
