@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shlex
 import statistics
 import sys
 from collections.abc import Sequence
@@ -97,7 +98,7 @@ def train(
     def measure(folder: Path) -> Record:
         found = measured(folder) | {"machine": machine}
         if models is not None and f"-{first}-" in folder.name.removeprefix(quote(name, safe="+=,")):
-            kept(models, shown, folder / "model", found | {"seed": first, "command": " ".join(command)})
+            kept(models, shown, folder / "model", found | {"seed": first, "command": shlex.join(command)})
         return found
 
     def enough(record: Record) -> bool:
@@ -132,7 +133,8 @@ def kept(models: Path, shown: Shown, folder: Path, found: Record) -> None:
     figures = {f"val/{kind}": found["validation"], f"test/{kind}": found["test"]}
     about = {"data": shown.data, "configuration": " ".join([shown.config, *shown.options]), "figures": figures}
     chosen = {name: found[name] for name in ("seed", "parameters", "command")}
-    keep(models, by_name(shown), folder, about | chosen | {"bytes": size})
+    licence = {} if shown.licence is None else {"licence": shown.licence}
+    keep(models, by_name(shown), folder, about | licence | chosen | {"bytes": size})
     print(f"{shown.name}: kept as {by_name(shown)!r} in {models / INDEX}", file=sys.stderr)
 
 

@@ -19,6 +19,7 @@ class Shown:
         options: of `lambda-seq fit`, beside the configuration.
         seeds: of the trainings that are tested.
         first: test figure of a person's first try on the same split, and what that was; None where it is not known.
+        licence: of the data, and where they are from; for a network that comes with the library.
         unmixed: options that leave the lambda layers no more than each position by itself; None where there are none.
     """
 
@@ -29,6 +30,7 @@ class Shown:
     options: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
     first: tuple[float, str] | None = None
+    licence: str | None = None
     unmixed: tuple[str, ...] | None = UNMIXED
 
 
@@ -41,6 +43,7 @@ SHOWN = (
         "Free Spoken Digit Dataset, raw 8 kHz; 2,400 / 300 / 300 clips",
         "spoken_digits",
         first=(0.967, AUDIO),
+        licence="CC BY-SA 4.0, github.com/Jakobovski/free-spoken-digit-dataset",
     ),
     Shown(
         "speech commands",

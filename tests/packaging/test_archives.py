@@ -46,7 +46,9 @@ def test_the_wheel_has_one_package_with_the_tasks_in_it(wheel):
     held = {name for name in names if name.startswith("lambda_seq/")}
     tasks = {f"lambda_seq/{name}" for name in files("tasks", "*.py", "*.yaml", "*.md", "*.html")}
     assert {"lambda_seq/tasks/configs/text_classification.yaml", "lambda_seq/tasks/report/page.html"} <= tasks
-    assert held == files("lambda_seq", "*.py") | tasks | {"lambda_seq/py.typed"}
+    trained = files("lambda_seq/models/hub/trained", "*.*")
+    assert "lambda_seq/models/hub/trained/spoken_digits/model.safetensors" in trained
+    assert held == files("lambda_seq", "*.py") | tasks | trained | {"lambda_seq/py.typed"}
 
 
 def test_the_wheel_says_what_it_needs(wheel):

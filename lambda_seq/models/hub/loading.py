@@ -82,7 +82,7 @@ def locate(
     if not slash and (known := pretrained()):
         if name in known:
             return known[name].verify()
-        missing += f", none of the trained networks {', '.join(known)}"
+        missing += f", none of the trained networks ({', '.join(known)})"
     if not slash or "/" in rest or not rest or owner in ("", ".", "..", "~") or Path(name).exists():
         raise FileNotFoundError(f"{missing}, and no name of the hub, owner/name: give the folder of save_pretrained")
     from huggingface_hub import snapshot_download

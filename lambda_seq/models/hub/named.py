@@ -20,12 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lambda_seq.models.hub.folder import FILES, read_config, replaced
+from lambda_seq.models.hub.folder import CARD, FILES, read_config, replaced
 
 INDEX, VARIABLE = "pretrained.json", "LAMBDA_SEQ_MODELS"
 USUAL = Path("~/.cache/lambda_seq/models")
 SHIPPED = Path(__file__).parent / "trained"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+LOADED = re.compile(r"(?<=[rd]\()'[^']*'(?=\))")  # what a card hands to load_predictor and from_pretrained
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def list_pretrained() -> list[str]:
 
 
 def keep(place: Path, name: str, model: Path, about: Mapping[str, Any]) -> Pretrained:
-    """Copy a folder that `save_pretrained` wrote to a folder of networks, and list it in the index.
+    """Copy a folder that `save_pretrained` wrote to a folder of networks, and list it in the index; its card names it.
 
     Args:
         place: the folder of networks; made if there is none.
@@ -105,6 +106,9 @@ def keep(place: Path, name: str, model: Path, about: Mapping[str, Any]) -> Pretr
         for file in FILES:
             if (model / file).is_file():
                 (new / file).write_bytes((model / file).read_bytes())
+        if (new / CARD).is_file():
+            card = (new / CARD).read_text(encoding="utf-8")
+            (new / CARD).write_text(LOADED.sub(repr(name), card), encoding="utf-8")
     digests = {file: _digest(place / name / file) for file in FILES if (place / name / file).is_file()}
     entries[name] = {"sha256": digests, "about": dict(about)}
     beside = place / f".{INDEX}.{os.getpid()}"

@@ -7,9 +7,16 @@ import torch
 from saved_models import build
 
 import lambda_seq
+from lambda_seq.models.hub import named
 from lambda_seq.models.hub.folder import CARD, CONFIG, WEIGHTS
 from lambda_seq.models.hub.named import INDEX, keep, pretrained
 from lambda_seq.tasks.transfer import read_source
+
+
+@pytest.fixture(autouse=True)
+def none_shipped(monkeypatch, tmp_path):
+    """Without those of the package, which test_shipped.py looks at."""
+    monkeypatch.setattr(named, "SHIPPED", tmp_path / "shipped")
 
 
 @pytest.fixture
@@ -57,6 +64,19 @@ def test_without_the_variable_they_are_in_the_cache(saved, monkeypatch, tmp_path
     assert lambda_seq.list_pretrained() == ["one"]
 
 
+def test_those_of_the_package_come_last(saved, place, tmp_path):
+    for name in ("one", "two"):
+        keep(tmp_path / "shipped", name, saved[1], {"from": "the package"})
+    assert [found.about.get("from") for found in pretrained().values()] == [None, "the package"]
+    assert lambda_seq.from_pretrained("two").labels == ["a", "b", "c"]
+
+
+def test_a_card_says_the_name(place):
+    card = (place / "one" / CARD).read_text()
+    assert "load_predictor('one')" in card or "from_pretrained('one')" in card
+    assert "saved" not in card.replace("saved by", "").replace("save_pretrained", "")
+
+
 def test_a_folder_goes_before_a_name(place, tmp_path):
     build("lambda_lm_tiny").save_pretrained(tmp_path / "one")
     assert lambda_seq.from_pretrained("one").name == "lambda_lm_tiny"
@@ -77,7 +97,7 @@ def test_training_starts_from_a_name(place, saved):
 
 
 def test_an_unknown_name_is_told_from_those_there_are(place):
-    expected = "name_or_path='ones' is no folder here, none of the trained networks one, and no name of the hub"
+    expected = r"name_or_path='ones' is no folder here, none of the trained networks \(one\), and no name"
     with pytest.raises(FileNotFoundError, match=expected):
         lambda_seq.from_pretrained("ones")
 

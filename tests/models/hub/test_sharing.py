@@ -346,7 +346,7 @@ def test_offline_as_the_hub_library_itself_says_it():
 @pytest.mark.parametrize("name", ["model", "a/b/c", "./model", "/nowhere/model", "~/model", "model/"])
 def test_names_that_can_be_no_repository(name):
     with pytest.raises(
-        FileNotFoundError, match=r"is no folder here, and no name of the hub, owner/name: give the folder"
+        FileNotFoundError, match=r"is no folder here, .*and no name of the hub, owner/name: give the folder"
     ):
         from_pretrained(name)
 
