@@ -74,6 +74,7 @@ NO_METRIC = "Early stopping conditioned on metric"  # that is not logged: a Runt
 # What Lightning warns of although it is meant to be so here, or concerns only itself:
 EXPECTED = (
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # Lightning's own use of torch
+    "torch.distributed.nn.functional.all_gather is deprecated",  # likewise
     "Be aware that when using `ckpt_path`, callbacks used",  # of options that changed, which `Resuming` says
     "Checkpoint directory .* exists and is not empty",  # the output folder is fixed, so that `last` is found again
     "The '.*_dataloader' does not have many workers",  # how many is the user's choice, 0 the safe default

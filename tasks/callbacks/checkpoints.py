@@ -107,10 +107,10 @@ def _say_best_left(left: str, file: Path) -> None:
 class LastCheckpoint(Checkpoint):
     """Saves the newest state as last.ckpt, from which `--ckpt_path last` goes on: each epoch, and in between.
 
-    It is also saved when training ends by --trainer.max_steps, and when a process is asked to stop (SIGTERM; on SLURM
-    also the signal before the end of the job's time): then all stop, after the same optimizer step or, if validation is
-    running, after the same batch of it. What is saved before a validation, or in it, says that the validation is still
-    to come, and a run that goes on begins with it.
+    It is also saved when training ends by --trainer.max_steps, and when a process is asked to stop (SIGTERM, Ctrl-C; on
+    SLURM also the signal before the end of the job's time): then all stop, after the same optimizer step or, if
+    validation is running, after the same batch of it. What is saved before a validation, or in it, says that the
+    validation is still to come, and a run that goes on begins with it.
 
     Args:
         every_n_train_steps: optimizer steps between savings within an epoch; 0 for none.

@@ -22,7 +22,7 @@ STOPPED = 128 + signal.SIGTERM  # exit status of a run that was asked to stop, s
 
 
 class StopRequest:
-    """Hears SIGTERM, and on SLURM the signal before the end of a job's time, while a trainer trains.
+    """Hears SIGTERM, the first Ctrl-C, and on SLURM the signal before the end of a job's time, while a trainer trains.
 
     In place of Lightning's handlers, which talk to the other processes, or save, at the very moment a signal comes: in
     the middle of a step, where the others may be in another one. Here a signal is only noted; `heard` asks all
@@ -36,6 +36,7 @@ class StopRequest:
         """Note signals from now on; the trainer puts former handlers back in place when it ends."""
         self._signals.clear()
         _handle(trainer, self._note)
+        self._hear_interrupts()
 
     def heard(self, trainer: Trainer) -> bool:
         """Whether any process was asked to stop; all of them have to ask."""
@@ -45,8 +46,11 @@ class StopRequest:
         """End the training, whose state is saved at `kept`, and put the job in SLURM's queue again if it is one.
 
         Raises:
-            SIGTERMException: always, which ends the process with status 143; 0 in processes that another has started.
+            KeyboardInterrupt: after Ctrl-C, of which Lightning makes status 1.
+            SIGTERMException: else, which ends the process with status 143; 0 in processes that another has started.
         """
+        if trainer.is_global_zero and self._signals == {signal.SIGINT}:
+            raise KeyboardInterrupt
         if trainer.is_global_zero:
             print(
                 f"stopped as asked to, after step {trainer.global_step}; saved in {kept}; go on with --ckpt_path last",
@@ -58,6 +62,27 @@ class StopRequest:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._signals.add(number)
+
+    def _hear_interrupts(self) -> None:
+        """Note the first Ctrl-C, where it would end the program; with the second it does.
+
+        Processes that load data let it pass: the step that is finished may need what they load.
+        """
+        main = threading.current_thread() is threading.main_thread()
+        if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+            return
+        own = os.getpid()
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            if os.getpid() != own:
+                return
+            if number in self._signals:
+                signal.default_int_handler(number, frame)
+            self._note(number, frame)
+            if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+                print("interrupted: this step is finished and saved; Ctrl-C again ends it at once", file=sys.stderr)
+
+        signal.signal(signal.SIGINT, handle)
 
 
 def end_when_asked(trainer: Trainer | None = None) -> None:

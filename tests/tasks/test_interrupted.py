@@ -1,6 +1,7 @@
 """A run that is stopped or killed at any moment leaves, when it has gone on, the folder of a run that was not."""
 
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -78,10 +79,20 @@ def interrupted(cli, monkeypatch, then, *moment, options=(), **named) -> str:
             with pytest.raises(Killed):
                 cli(*IMAGES, *options, "--output_dir=run")
         else:
-            printed = cli(*IMAGES, *options, "--output_dir=run", code=143).err
-            assert printed.count("stopped as asked to") == 1
+            code = 143 if then is ask else 1
+            printed = cli(*IMAGES, *options, "--output_dir=run", code=code).err
+            assert printed.count("stopped as asked to") == (then is ask)
     cli(*IMAGES, *options, "--output_dir=run", "--ckpt_path=last")
     return printed
+
+
+def press() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def press_twice() -> None:
+    press()
+    press()
 
 
 # Validations come after steps 2, 4 (the end of the first epoch), 6, and 8, with two batches each
@@ -102,6 +113,39 @@ MOMENTS = {
     "before the summary": (after_fit.json, "dumps", 3),
     "in the report": (after_fit, "write_page", 1),
 }
+
+
+@pytest.fixture
+def hears_interrupts():
+    """As a program in the foreground of a terminal, which processes of pytest-xdist are not."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+TRAINED = ("in a step", "before the first checkpoint", "in a validation in the middle of an epoch", "as the epoch ends")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", [MOMENTS[name] for name in TRAINED], ids=TRAINED)
+def test_ctrl_c_saves(cli, monkeypatch, whole, moment, hears_interrupts):
+    printed = interrupted(cli, monkeypatch, press, *moment)
+    assert printed.count("this step is finished and saved; Ctrl-C again ends it at once") == 1
+    after, held = re.search(
+        r"interrupted after step (\d+); run/checkpoints/last.ckpt holds all until step (\d+)", printed
+    ).groups()
+    assert after == held
+    assert "go on with: lambda-seq fit" in printed
+    assert differences(whole, Path("run")) == []
+
+
+@pytest.mark.slow
+def test_ctrl_c_twice_ends_at_once(cli, monkeypatch, whole, hears_interrupts):
+    printed = interrupted(
+        cli, monkeypatch, press_twice, *MOMENTS["in a step"], options=("--last.every_n_train_steps=4",)
+    )
+    assert "interrupted after step 5; run/checkpoints/last.ckpt holds all until step 4" in printed
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import stat
+import sys
 import time
 from pathlib import Path
 
@@ -62,6 +63,27 @@ def test_sigterm_saves_and_ends(options):
     assert "Traceback" not in printed
     assert 0 < last()["global_step"] == int(told[1]) < STEPS
     run(*IMAGES, *options, "--output_dir=run", "--ckpt_path=last")
+    assert_as_whole()
+
+
+FOREGROUND = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+
+
+@pytest.mark.slow
+def test_ctrl_c_of_a_terminal():
+    """All processes of the command hear it; one that loads data goes on, for the batches that a step still needs."""
+    loading = (*IMAGES, "--data.num_workers=1")
+    run(*loading, "--output_dir=whole")
+    code = FOREGROUND + "from lambda_seq.tasks.cli import main; main()"
+    process = start(sys.executable, "-c", code, *loading, "--output_dir=run")
+    wait_for(LAST.is_file, process)
+    os.killpg(process.pid, signal.SIGINT)
+    printed = finish(process, 1)
+    step = last()["global_step"]
+    assert 0 < step < STEPS
+    assert f"interrupted after step {step}; run/checkpoints/last.ckpt holds all until step {step}" in printed
+    assert "Traceback" not in printed
+    run(*loading, "--output_dir=run", "--ckpt_path=last")
     assert_as_whole()
 
 
