@@ -71,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(key: Record) -> Record:
     """Time and memory of generated tokens; sizes in bytes."""
+    give_back_freed(at_once=True)  # before anything leaves holes in the heap
     build = partial(create, key["network"], key["kind"], key["scope"])
     verify(build(length=300))
     model = build(length=key["context"] + key["tokens"]).to(key["device"])
@@ -86,7 +87,6 @@ def measure(key: Record) -> Record:
     prompt = torch.randint(1, model.vocab_size, (1, key["context"]), device=key["device"])
     model.generate(prompt[:, : key["prefill"]], 2, seed=0, prefill=key["prefill"])  # loads code
     state.clear()
-    give_back_freed(at_once=True)
     memory, begin = Peak(key["device"]), time.perf_counter()
     tokens = model.generate_steps(prompt, key["tokens"], seed=0, prefill=key["prefill"])
     next(tokens)

@@ -62,8 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(key: Record) -> Record:
     """Time and peak memory of the gradient of one sequence."""
-    # From the start: what is freed before stays in the heap, in holes that later tensors fill and hold, at random
-    give_back_freed(at_once=True)
+    give_back_freed(at_once=True)  # before anything leaves holes in the heap
     build = partial(create, key["kind"], key["dim"], key["depth"])
     verify(build().double())
     model = build().to(key["device"])

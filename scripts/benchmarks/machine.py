@@ -38,7 +38,9 @@ def timed(run: Callable[[], object], device: str) -> float:
 def give_back_freed(at_once: bool) -> None:
     """Whether freed memory goes back to the system at once, so that peaks are of what is in use (glibc).
 
-    Otherwise as glibc does by itself after a while: it keeps blocks of up to 32 MiB, which is faster.
+    Otherwise as glibc does by itself after a while: it keeps blocks of up to 32 MiB, which is faster. Of a measurement
+    of many steps it is to be called first of all: what was freed before stays as holes in the heap, which later blocks
+    fill, and which do not go back.
     """
     if hasattr(LIBC, "mallopt"):
         LIBC.mallopt(M_MMAP_THRESHOLD, 2**17 if at_once else 2**25)

@@ -140,6 +140,15 @@ def test_ctrl_c_saves(cli, monkeypatch, whole, moment, hears_interrupts):
 
 
 @pytest.mark.slow
+def test_ctrl_c_in_the_test_ends_at_once(cli, monkeypatch, whole, hears_interrupts):
+    """Nothing is left to save: the handlers of the training are gone with it."""
+    printed = interrupted(cli, monkeypatch, press, *MOMENTS["in the test"])
+    assert "interrupted when all was trained; what is missing follows" in printed
+    assert "this step is finished" not in printed
+    assert differences(whole, Path("run")) == []
+
+
+@pytest.mark.slow
 def test_ctrl_c_twice_ends_at_once(cli, monkeypatch, whole, hears_interrupts):
     printed = interrupted(
         cli, monkeypatch, press_twice, *MOMENTS["in a step"], options=("--last.every_n_train_steps=4",)

@@ -26,7 +26,7 @@ INDEX, VARIABLE = "pretrained.json", "LAMBDA_SEQ_MODELS"
 USUAL = Path("~/.cache/lambda_seq/models")
 SHIPPED = Path(__file__).parent / "trained"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-LOADED = re.compile(r"(?<=[rd]\()'[^']*'(?=\))")  # what a card hands to load_predictor and from_pretrained
+LOADED = re.compile(r"""((?:load_predictor|from_pretrained)\()('[^']*'|"[^"]*")""")  # in a card, the name behind
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def keep(place: Path, name: str, model: Path, about: Mapping[str, Any]) -> Pretr
                 (new / file).write_bytes((model / file).read_bytes())
         if (new / CARD).is_file():
             card = (new / CARD).read_text(encoding="utf-8")
-            (new / CARD).write_text(LOADED.sub(repr(name), card), encoding="utf-8")
+            (new / CARD).write_text(LOADED.sub(rf"\1{name!r}", card), encoding="utf-8")
     digests = {file: _digest(place / name / file) for file in FILES if (place / name / file).is_file()}
     entries[name] = {"sha256": digests, "about": dict(about)}
     beside = place / f".{INDEX}.{os.getpid()}"

@@ -71,10 +71,16 @@ def test_those_of_the_package_come_last(saved, place, tmp_path):
     assert lambda_seq.from_pretrained("two").labels == ["a", "b", "c"]
 
 
-def test_a_card_says_the_name(place):
-    card = (place / "one" / CARD).read_text()
-    assert "load_predictor('one')" in card or "from_pretrained('one')" in card
-    assert "saved" not in card.replace("saved by", "").replace("save_pretrained", "")
+@pytest.mark.parametrize("where", ["run/model", "it's/model"])
+def test_a_card_says_the_name_and_not_the_folder(saved, tmp_path, where):
+    folder = tmp_path / where
+    folder.parent.mkdir()
+    saved[0].save_pretrained(folder, labels=["a", "word('b')", "c"])
+    keep(tmp_path / "models", "one", folder, {})
+    card = (tmp_path / "models" / "one" / CARD).read_text()
+    assert "from_pretrained('one')" in card
+    assert str(folder) not in card
+    assert "word('b')" in card
 
 
 def test_a_folder_goes_before_a_name(place, tmp_path):
