@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Collection
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from lambda_seq.layers.sequence_context import UNSHARDED, SequenceContext
 
+Total = Callable[[Tensor], Tensor] | None
 NORMS = ("batch", "layer", "rms", "none")
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm  # the class that they share is private
 
@@ -31,7 +33,7 @@ class MaskedBatchNorm(nn.BatchNorm1d):
         """Normalise x; masked positions are normalised with the statistics of the real ones."""
         training = self.training or not self.track_running_stats
         if training and (mask is not None or self.sequence.size > 1 or single(x, -1)):
-            return normalise(self, x, mask, self.sequence.sum)
+            return normalise(self, x, mask, self.sequence.sum if self.sequence.size > 1 else None)
         if training and self.track_running_stats and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
         normalised = F.batch_norm(
@@ -72,7 +74,7 @@ def normalise(
     norm: BatchNorm,
     x: Float[Tensor, "B *N C"],
     mask: Bool[Tensor, "B *N"] | None,
-    total: Callable[[Tensor], Tensor] = lambda own: own,
+    total: Total = None,
 ) -> Float[Tensor, "B *N C"]:
     """What a batch norm makes of x in training, by the statistics of its real positions, which the running ones follow.
 
@@ -80,9 +82,12 @@ def normalise(
         norm: weight, bias, running statistics, eps and momentum.
         x: channels last.
         mask: True at real positions; None if all are.
-        total: sum over the parts of a batch, of which x is one; differentiable.
+        total: sum over the parts of a batch, of which x is one; differentiable. None if x is all of it.
     """
-    count, mean, variance = _statistics(x, mask, total)
+    if total is None and mask is not None:
+        y, count, mean, variance = _Masked.apply(x, mask, norm.weight, norm.bias, norm.eps)
+    else:
+        y, count, mean, variance = _normalised(x, mask, norm.weight, norm.bias, norm.eps, total)
     if norm.track_running_stats and norm.running_mean is not None and norm.running_var is not None:
         if norm.num_batches_tracked is not None:
             norm.num_batches_tracked.add_(1)
@@ -92,35 +97,99 @@ def normalise(
         for running, found, least in ((norm.running_mean, mean.detach(), 1), (norm.running_var, unbiased, 2)):
             momentum = (count >= least).to(running.dtype) * _momentum(norm)
             running.lerp_(found.to(running.dtype), momentum)
-    scale = (variance + norm.eps).rsqrt()
-    if norm.weight is not None:
-        scale = scale * norm.weight
-    shift = -mean * scale
-    if norm.bias is not None:
-        shift = shift + norm.bias
-    return (x * scale + shift).to(x.dtype)
+    return y
+
+
+def _normalised(
+    x: Tensor, mask: Tensor | None, weight: Tensor | None, bias: Tensor | None, eps: float, total: Total = None
+) -> tuple[Float[Tensor, "B *N C"], Float[Tensor, ""], Float[Tensor, " C"], Float[Tensor, " C"]]:
+    """x normalised, number of real positions of all parts, and mean and variance over them."""
+    count, mean, variance = _statistics(x, mask, total)
+    shift = torch.zeros_like(mean) if bias is None else bias
+    return torch.addcmul(shift, x - mean, _scale(variance, weight, eps)).to(x.dtype), count, mean, variance
+
+
+def _scale(variance: Tensor, weight: Tensor | None, eps: float) -> Float[Tensor, " C"]:
+    inverse = (variance + eps).rsqrt()
+    return inverse if weight is None else inverse * weight
 
 
 def _statistics(
-    x: Tensor, mask: Tensor | None, total: Callable[[Tensor], Tensor]
+    x: Tensor, mask: Tensor | None, total: Total
 ) -> tuple[Float[Tensor, ""], Float[Tensor, " C"], Float[Tensor, " C"]]:
     """Number of real positions of all parts, and mean and variance over them, put together from those of each part."""
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     axes = tuple(range(x.ndim - 1))
     if mask is not None:
         real = mask.unsqueeze(-1)
-        wide = torch.where(real, wide, 0)
         own = mask.sum().to(wide.dtype)
-        mean = wide.sum(axes) / own.clamp_min(1)
+        mean = torch.where(real, wide, 0).sum(axes) / own.clamp_min(1)
         variance = torch.where(real, wide - mean, 0).square().sum(axes) / own.clamp_min(1)
     else:  # nothing as large as x is kept for the backward pass
         own = wide.new_full((), x[..., 0].numel())  # filled on the device, which is not waited for
         empty = wide.sum(axes)  # a part may have no positions, and has its part in the backward pass
         variance, mean = torch.var_mean(wide, axes, correction=0) if x.numel() else (empty, empty)
+    if total is None:
+        return own, mean, variance
     sums = total(torch.cat([mean * own, own[None]]))  # (C + 1,)
     count = sums[-1].detach()
     whole = sums[:-1] / count.clamp_min(1)
     return count, whole, total((variance + (mean - whole).square()) * own) / count.clamp_min(1)
+
+
+class _Masked(torch.autograd.Function):
+    """`_normalised` with a mask, in half the passes over x that automatic differentiation takes, keeping x alone.
+
+    With g the gradient of y, s the scale, x' = x − mean, n real positions, and sums over all positions:
+    dx = s · g − mask · s / n · (Σ g + x' · Σ g x' / (var + eps)).
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        x: Tensor, mask: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        axes, padding = tuple(range(x.ndim - 1)), ~mask.unsqueeze(-1)
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        own = mask.sum().to(wide.dtype)
+        least = own.clamp_min(1)
+        mean = wide.masked_fill(padding, 0).sum(axes) / least
+        centred = wide - mean
+        variance = centred.masked_fill(padding, 0).square_().sum(axes) / least
+        y = centred.mul_(_scale(variance, weight, eps))
+        return (y if bias is None else y.add_(bias)).to(x.dtype), own, mean, variance
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        *tensors, ctx.eps = inputs
+        ctx.save_for_backward(*tensors, *output[1:])
+        ctx.mark_non_differentiable(*output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, mask, weight, bias, count, mean, variance = ctx.saved_tensors
+        g = gradients[0]
+        if torch.is_grad_enabled():  # another gradient is taken of this one
+            given = [one for one in (x, weight, bias) if one is not None]
+            y = _normalised(x, mask, weight, bias, ctx.eps)[0]
+            found = iter(torch.autograd.grad(y, given, g, create_graph=True, allow_unused=True))
+            dx, dweight, dbias = (None if one is None else next(found) for one in (x, weight, bias))
+            return dx, None, dweight, dbias, None
+        axes = tuple(range(x.ndim - 1))
+        deviation, centred = (variance + ctx.eps).sqrt(), x - mean
+        total, along = g.sum(axes, dtype=mean.dtype), (g * centred).sum(axes) / deviation
+        scale = _scale(variance, weight, ctx.eps)
+        share = -scale / count.clamp_min(1)
+        common = centred.mul_(share * along / deviation).add_(share * total).masked_fill_(~mask.unsqueeze(-1), 0)
+        dx = common.addcmul_(g, scale).to(x.dtype)
+        return (
+            dx,
+            None,
+            None if weight is None else along.to(weight.dtype),
+            None if bias is None else total.to(bias.dtype),
+            None,
+        )
 
 
 def _momentum(norm: BatchNorm) -> float:

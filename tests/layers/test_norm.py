@@ -4,7 +4,7 @@ from torch import nn
 
 from lambda_seq import LambdaLayer1d, LambdaLayer2d, create_model
 from lambda_seq.layers import MaskedBatchNorm, make_norm, synchronise
-from lambda_seq.layers.norm import normalise_pictures
+from lambda_seq.layers.norm import _normalised, normalise_pictures
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +38,43 @@ def test_equals_torch_on_the_real_positions(options, masked):
         torch.testing.assert_close(ours.state_dict()[name], buffer)
     ours.eval(), theirs.eval()
     torch.testing.assert_close(ours(x, mask)[mask], theirs(x[mask]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("affine", [True, False])
+def test_gradients_are_those_of_automatic_differentiation(dtype, affine):
+    norm = MaskedBatchNorm(6, affine=affine)
+    x = (torch.randn(3, 50, 6) * 2 + 5).to(dtype).requires_grad_()
+    mask, g = torch.rand(3, 50) > 0.3, torch.randn(3, 50, 6).to(dtype)  # outputs at padding have gradients, too
+    inputs = [x, *norm.parameters()]
+    for parameter in inputs[1:]:
+        nn.init.normal_(parameter)
+    y, expected = norm(x, mask), _normalised(x, mask, norm.weight, norm.bias, norm.eps)[0]
+    torch.testing.assert_close(y, expected)
+    found, expected = (torch.autograd.grad(one, inputs, g) for one in (y, expected))
+    for one, other, given in zip(found, expected, inputs, strict=True):
+        assert one.dtype == given.dtype
+        torch.testing.assert_close(one, other, **({"rtol": 0.02, "atol": 0.02} if dtype == torch.bfloat16 else {}))
+
+
+def test_gradients_of_gradients():
+    norm, mask = MaskedBatchNorm(2).double(), torch.tensor([[True, True, False], [True, False, True]])
+    x = torch.randn(2, 3, 2, dtype=torch.float64, requires_grad=True)
+    weight, bias = (torch.randn(2, dtype=torch.float64, requires_grad=True) for _ in range(2))
+
+    def function(x, weight, bias):
+        return torch.func.functional_call(norm, {"weight": weight, "bias": bias}, (x, mask))
+
+    assert torch.autograd.gradcheck(function, (x, weight, bias))
+    assert torch.autograd.gradgradcheck(function, (x, weight, bias))
+
+
+def test_padding_costs_no_memory_until_the_backward_pass():
+    kept = []
+    x, mask = torch.randn(2, 50, 6, requires_grad=True), torch.rand(2, 50) > 0.3
+    with torch.autograd.graph.saved_tensors_hooks(lambda one: kept.append(one) or one, lambda one: one):
+        MaskedBatchNorm(6)(x, mask)
+    assert [one.data_ptr() for one in kept if one.numel() >= x.numel()] == [x.data_ptr()]
 
 
 def test_a_batch_without_real_positions_teaches_nothing():
