@@ -21,14 +21,12 @@ from typing import Any, Literal
 import torch
 
 from benchmarks.machine import Others, Peak, budget, give_back_freed, timed
+from lambda_seq.tasks.memory.errors import says_no_memory
 
 Step = Callable[[], object]
 Status = Literal[
     "measured", "predicted", "out of memory", "out of time", "wrong result", "not installed", "failed", "not run"
 ]
-
-# What torch and its libraries say when they get no memory
-NO_MEMORY = ("not enough memory", "allocate", "bad_alloc", "could not create a memory", "nsufficient memory")
 
 # What processes have loaded as they begin, and what torch loads as it is first used
 PRELOAD = ("torch", "numpy", "torch.fx.experimental.symbolic_shapes", "torch._dynamo", "lambda_seq")
@@ -168,11 +166,9 @@ def outcome_of(function: Callable[..., Any], *arguments: Any) -> Outcome:
         return Outcome("wrong result", str(error))
     except NotInstalledError as error:
         return Outcome("not installed", str(error))
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        return Outcome("out of memory", _first_line(error))
     except Exception as error:
-        refused = isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
-        return Outcome("out of memory" if refused else "failed", f"{type(error).__name__}: {_first_line(error)}")
+        status: Status = "out of memory" if says_no_memory(error) else "failed"
+        return Outcome(status, f"{type(error).__name__}: {_first_line(error)}")
 
 
 def _first_line(error: BaseException) -> str:

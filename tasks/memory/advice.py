@@ -6,14 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-NO_MEMORY = (  # what torch and its libraries say when they get none
-    *("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "could not create a memory"),
-    *("nsufficient memory", "Cannot allocate memory", "Unable to allocate"),
-)
+from lambda_seq.tasks.memory.errors import says_no_memory
+
 SHORTER = {  # options that make rows smaller, by the data module's attributes, in words
     "image_size": "a smaller --data.image_size",
     "crop_seconds": "a shorter --data.crop_seconds",
@@ -47,13 +44,6 @@ def advice(data: Any, trainer: Trainer, rows: int | None = None) -> str:
         offers.append("a smaller network")
     *others, last = offers or ["a machine with more memory"]
     return f"{', '.join(others)} or {last}" if others else last
-
-
-def says_no_memory(error: BaseException) -> bool:
-    """Whether an error is of memory: of Python, of torch on a GPU, or of its libraries on the CPU."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, (RuntimeError, OSError)) and any(words in str(error) for words in NO_MEMORY)
 
 
 @contextmanager

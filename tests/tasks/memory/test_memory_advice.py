@@ -6,7 +6,8 @@ import pytest
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 
-from lambda_seq.tasks.memory.advice import advice, naming_options, says_no_memory
+from lambda_seq.tasks.memory.advice import advice, naming_options
+from lambda_seq.tasks.memory.errors import says_no_memory
 
 
 def trainer(fn=TrainerFn.FITTING, precision="32-true", accumulate=1):
@@ -66,6 +67,12 @@ def test_errors_of_memory_are_one_line(error, words):
     for option in ("batch_size 32", "accumulate_grad_batches 2", "image_size", "precision"):
         assert option in said
     assert caught.value.__cause__ is not None
+
+
+def test_operations_that_are_not_there_are_no_want_of_memory():
+    for words in ("could not create a primitive", "could not execute a primitive", "std::bad_alloc"):
+        assert says_no_memory(RuntimeError(words))  # oneDNN's, in a process that may have no more
+    assert not says_no_memory(RuntimeError("could not create a primitive descriptor for a convolution forward"))
 
 
 def test_other_errors_stay():
