@@ -229,8 +229,8 @@ class Detection(Training):
         self.counted[stage].reset()
         self.overall = overall
         self.by_class = {self.classes[label - 1]: found for label, found in by_class.items()}
-        for name, value in overall.items():
-            self.log(f"{stage}/{name}", value, prog_bar=name.endswith("_ap"), batch_size=1)
+        for name, value in overall.items():  # of all processes already, whose mean is each of them
+            self.log(f"{stage}/{name}", value, prog_bar=name.endswith("_ap"), batch_size=1, sync_dist=True)
 
     def predict_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
         """Ids of pictures, and what is "found" in them."""
