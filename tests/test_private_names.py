@@ -89,6 +89,9 @@ PRIVATE = {
     "_defaults": Private("torchmetrics:Metric", METRICS, "states begin anew with them, in another dtype"),
     "_forward_cache": Private("torchmetrics:Metric", METRICS, "Lightning logs it with each step"),
     "_update_count": Private("torchmetrics:Metric", ("tasks/figures.py",), "update_count can only be read"),
+    "_indices": Private(
+        "datasets:Dataset", ("tasks/data/reading/columns.py",), "no public way to ask which rows were selected"
+    ),
     "_fingerprint": Private(
         "datasets:Dataset",
         ("tasks/data/reading/corpus.py", "tasks/data/images/numbers.py", "tasks/data/series/tables.py"),

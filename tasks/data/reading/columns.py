@@ -21,8 +21,22 @@ def flat(table: datasets.Dataset) -> datasets.Dataset:
     if not nested:
         return table
     others = [name for name in table.column_names if name not in nested]
-    parts = table.select_columns(nested).flatten()
-    return datasets.concatenate_datasets([table.select_columns(others), parts], axis=1) if others else parts
+    parts = _compact(table.select_columns(nested).flatten())
+    return datasets.concatenate_datasets([_compact(table.select_columns(others)), parts], axis=1) if others else parts
+
+
+def _compact(table: datasets.Dataset) -> datasets.Dataset:
+    """A table without blocks that have no columns.
+
+    Columns of files lie in a block of their own, beside those of a metadata.jsonl. A block of which no column is selected
+    stays, counts as one of no rows, and keeps datasets from putting the table beside others.
+    """
+    if not isinstance(table.data, datasets.table.ConcatenationTable):
+        return table
+    blocks = [[block for block in row if block.num_columns] for row in table.data.blocks]
+    data = datasets.table.ConcatenationTable.from_blocks(blocks)
+    rows = table._indices  # private: there is no other way to ask which rows were selected
+    return datasets.Dataset(data, info=table.info, split=table.split, indices_table=rows)
 
 
 def like_classes(table: datasets.Dataset, column: str) -> bool:

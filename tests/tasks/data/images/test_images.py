@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_data import image_folder, picture
+from small_data import image_folder, picture, write_jsonl
 
 from lambda_seq.inference.pictures import Decoder
 from lambda_seq.tasks.data import ImageData
@@ -33,6 +33,21 @@ def test_facts_and_batches_of_a_folder(pictures):
     batch = first(data.test_dataloader())
     assert batch["label"].tolist() == [0] * 4 + [1] * 2
     assert batch["id"][0].endswith("down/00.png")
+
+
+def test_columns_within_columns_of_a_metadata_file(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = []
+    for row in range(12):
+        picture(row % 2, rng).save(tmp_path / f"{row:02}.png")
+        rows.append({"file_name": f"{row:02}.png", "width": 8, "about": {"half": ["up", "down"][row % 2], "row": row}})
+    write_jsonl(tmp_path / "metadata.jsonl", rows)
+    data = ImageData(str(tmp_path), label_column="about.half", test_fraction=0)
+    assert data.facts.labels == ["down", "up"]
+    table, labels = data.split("train").table, data.split("train").labels
+    assert table.column_names == ["image", "width", "about.half", "about.row"]
+    assert [table[int(row)]["about.row"] % 2 for row in data.split("train").indices] == [1 - label for label in labels]
+    assert len(data.split("train")) + len(data.split("validation")) == 12
 
 
 def test_grey_images_keep_one_channel_and_become_sequences(tmp_path):
