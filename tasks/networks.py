@@ -36,7 +36,7 @@ def network_for(
     """
     facts, accepted = Facts.of(facts), accepted_options(network)
     given = {name: value for name, value in facts.options.items() if name in accepted}
-    # The command line passes null on as a word, as an option of a network can be anything.
+    # Configurations that earlier versions wrote have null as a word.
     chosen = {name: None if value in ("None", "null") else value for name, value in (options or {}).items()}
     if head not in (None, chosen.get("head", Model.objective.name)) and "head" in accepted:
         if "head" in chosen:

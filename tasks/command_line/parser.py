@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
@@ -32,11 +33,17 @@ class Parser(LightningArgumentParser):
         """As usual, but for what has been parsed, and so is not validated again."""
         super().save(*given, **({"skip_validation": True} | options))
 
-    def parse_args(self, *given: Any, again: bool = False, **options: Any) -> Any:
+    def parse_args(  # type: ignore[override]  # as jsonargparse has it, without the names
+        self, args: Sequence[str] | None = None, *given: Any, again: bool = False, **options: Any
+    ) -> Any:
         """As usual; again, what the user gave has been parsed, and all mistakes in it have been said."""
         if again:  # private to jsonargparse; the parser of the command, in this one, validates all the same
             options["_skip_validation"] = True
-        return super().parse_args(*given, **options)
+        if (
+            args is not None and not self.exit_on_error
+        ):  # an option within an option, whose null comes as Python writes it
+            args = [f"{word.removesuffix('None')}null" if word.endswith("=None") else word for word in args]
+        return super().parse_args(args, *given, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """End with what is wrong, and the nearest names, in one line; with LAMBDA_SEQ_TRACEBACK=1 as jsonargparse does.
