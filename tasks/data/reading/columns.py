@@ -28,7 +28,7 @@ def flat(table: datasets.Dataset) -> datasets.Dataset:
 def _compact(table: datasets.Dataset) -> datasets.Dataset:
     """A table without blocks that have no columns.
 
-    Columns of files lie in a block of their own, beside those of a metadata.jsonl. A block of which no column is selected
+    Columns of files lie in a block of their own, beside those of a metadata.jsonl. One of which no column is selected
     stays, counts as one of no rows, and keeps datasets from putting the table beside others.
     """
     if not isinstance(table.data, datasets.table.ConcatenationTable):
