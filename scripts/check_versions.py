@@ -18,7 +18,7 @@ from pathlib import Path
 from bootstrap import ROOT, check_python, check_venv, environment_python, pip, run
 
 REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)(?P<extras>\[[\w,-]+\])?(?P<bounds>[^;]*)(?P<marker>;.*)?")
-TESTS = ("pytest", "-q", "-n", "auto", "--dist", "loadfile", "-o", "filterwarnings=default", "-m", "not slow")
+TESTS = ("pytest", "-q", "-n", "auto", "--dist", "loadfile", "-o", "filterwarnings=always", "-m", "not slow")
 
 
 def main(which: str, options: list[str], root: Path = ROOT) -> int:

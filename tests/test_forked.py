@@ -14,10 +14,11 @@ from commands import environment
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks are adopted by means of Linux")
 
 LOOK = """
-import json, os, signal, sys
+import json, os, signal, sys, tempfile
 import __main__
 
 path = [os.path.realpath(entry) if entry else entry for entry in sys.path]
+path = [entry for entry in path if not entry.startswith(tempfile.gettempdir() + "/tmp")]  # of Dynamo in torch 2.8
 found = {
     "argv": sys.argv,
     "path": list(dict.fromkeys(path)),

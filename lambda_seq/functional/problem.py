@@ -139,7 +139,7 @@ class Problem:
     @property
     def empty(self) -> bool:
         """Whether there is no position or no batch."""
-        return not self.sizes.N
+        return 0 in (self.sizes.B, self.sizes.Y, self.sizes.X)  # N is a property: torch 2.8 does not compile it here
 
     def on(self, device: torch.device) -> Problem:
         """The same problem on another device."""

@@ -61,6 +61,7 @@ def test_parts_leave_no_rest_where_they_can(count, part):
     assert even(count) == part
 
 
+@pytest.mark.skipif(torch.__version__ < (2, 9), reason="the backward pass of torch 2.8 copies two slices all the same")
 def test_pictures_are_not_copied_for_their_last_positions():
     """Of 12,544 rows 512 leave half a part, which took two copies of the output, and three more backward."""
     query, position = (torch.randn(1, 4, 56, 56, size, requires_grad=True) for size in (16, 8))
