@@ -84,7 +84,7 @@ def normalise(
         mask: True at real positions; None if all are.
         total: sum over the parts of a batch, of which x is one; differentiable. None if x is all of it.
     """
-    if total is None and mask is not None:
+    if total is None and mask is not None and not torch.compiler.is_compiling():  # which fuses the definition itself
         y, count, mean, variance = _Masked.apply(x, mask, norm.weight, norm.bias, norm.eps)
     else:
         y, count, mean, variance = _normalised(x, mask, norm.weight, norm.bias, norm.eps, total)
