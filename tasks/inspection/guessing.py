@@ -31,6 +31,7 @@ from lambda_seq.tasks.data.series.generated import WAVES
 from lambda_seq.tasks.data.series.ts import is_ts
 from lambda_seq.tasks.data.tags.conll import conll_files
 from lambda_seq.tasks.data.tags.letters import LETTERS
+from lambda_seq.tasks.data.text.sites import SITES
 from lambda_seq.tasks.data.tags.reading import tagged_columns
 from lambda_seq.tasks.data.text.fasta import is_fasta
 from lambda_seq.tasks.detection.folders import about_objects
@@ -96,6 +97,7 @@ def guessed(path: str, label: str | None = None, options: TableOptions = TableOp
         TONES: (CLIPS, "these are generated tones"),
         WAVES: (SERIES, "these are generated series"),
         LETTERS: (TAGGED, "these are generated letters"),
+        SITES: (BIOSEQUENCES, "these are generated sequences of DNA"),
     }
     if path in known:
         return known[path]

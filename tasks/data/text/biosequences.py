@@ -14,6 +14,7 @@ from lambda_seq.tasks.data.labels import Rows
 from lambda_seq.tasks.data.reading.notes import note
 from lambda_seq.tasks.data.text.data import TextData
 from lambda_seq.tasks.data.text.fasta import has_fasta, load_fasta
+from lambda_seq.tasks.data.text.sites import SITES, sites
 from lambda_seq.tasks.data.text.strands import EitherStrand, other_strand
 from lambda_seq.tasks.facts import Facts
 
@@ -32,7 +33,8 @@ class BiosequenceData(TextData):
     Args:
         path: fasta files (.fasta, .fa, .fna, .faa, also as .gz): one, or a folder of such, named train, validation and
             test for the splits, or with a folder, or a file, for each class; a table (csv, tsv, parquet, jsonl) with a
-            column of sequences and one of labels; or a hub name.
+            column of sequences and one of labels; a hub name; or "generated:sites", DNA with and without the binding site of
+            a protein.
         tokenizer: "dna", also of RNA, or "protein".
         max_length: letters that are read of a sequence, or that a window has.
         reverse_complement: training reads each sequence of DNA as it is or as its reverse complement, at random.
@@ -47,7 +49,7 @@ class BiosequenceData(TextData):
 
     def __init__(
         self,
-        path: str = "",
+        path: str = SITES,
         tokenizer: str = "dna",
         max_length: int = 4096,
         reverse_complement: bool = False,
@@ -72,6 +74,8 @@ class BiosequenceData(TextData):
 
     def load_tables(self, path: str, subset: str | None = None, whole: bool = False) -> dict[str, datasets.Dataset]:
         """The splits found at a path, or with `whole` all sequences as one; see `load_fasta`."""
+        if path == SITES:
+            return sites()
         if has_fasta(path):
             return load_fasta(path, whole, self.label_table, self.table)
         return super().load_tables(path, subset, whole)

@@ -211,6 +211,7 @@ def test_the_configuration_that_data_are_for(tmp_path):
             table(tmp_path / "13.parquet", id=[1, 1, 2, 2], time=[0, 1, 0, 1], x=[1.0, 2, 3, 4], label=[0, 0, 1, 1]),
             "generated:waves",
         ],
+        "biosequences": ["generated:sites"],
         "text_classification": [
             tmp_path / "sorted",
             table(tmp_path / "8.parquet", comment=["a", "b"], sentiment=[0, 1]),
