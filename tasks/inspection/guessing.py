@@ -31,9 +31,9 @@ from lambda_seq.tasks.data.series.generated import WAVES
 from lambda_seq.tasks.data.series.ts import is_ts
 from lambda_seq.tasks.data.tags.conll import conll_files
 from lambda_seq.tasks.data.tags.letters import LETTERS
-from lambda_seq.tasks.data.text.sites import SITES
 from lambda_seq.tasks.data.tags.reading import tagged_columns
 from lambda_seq.tasks.data.text.fasta import is_fasta
+from lambda_seq.tasks.data.text.sites import SITES
 from lambda_seq.tasks.detection.folders import about_objects
 
 PICTURES, CLIPS = "image_classification", "audio_classification"

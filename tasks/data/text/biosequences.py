@@ -33,8 +33,8 @@ class BiosequenceData(TextData):
     Args:
         path: fasta files (.fasta, .fa, .fna, .faa, also as .gz): one, or a folder of such, named train, validation and
             test for the splits, or with a folder, or a file, for each class; a table (csv, tsv, parquet, jsonl) with a
-            column of sequences and one of labels; a hub name; or "generated:sites", DNA with and without the binding site of
-            a protein.
+            column of sequences and one of labels; a hub name; or "generated:sites", DNA with and without a protein's
+            binding site.
         tokenizer: "dna", also of RNA, or "protein".
         max_length: letters that are read of a sequence, or that a window has.
         reverse_complement: training reads each sequence of DNA as it is or as its reverse complement, at random.

@@ -1,7 +1,7 @@
 """Generated DNA with and without a binding site of a protein, on either strand: sequences to begin with.
 
-The site is like those of CTCF, CCACCAGGGGGCGC or nearly so (JASPAR, matrix MA0139.1). Sequences without one have the same
-letters in another order there.
+The site is like those of CTCF, CCACCAGGGGGCGC or nearly so (JASPAR, matrix MA0139.1). Sequences without one have the
+same letters in another order there.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from lambda_seq.tasks.baselines.letters import kmers
 from lambda_seq.tasks.baselines.registry import fit_baseline
 from lambda_seq.tasks.classification import Classification
 from lambda_seq.tasks.data import BiosequenceData
+from lambda_seq.tasks.data.text.sites import OPPOSITE, SITE, sites
 from lambda_seq.tasks.export import export
 from lambda_seq.tasks.inspection.guessing import guessed
 
@@ -104,6 +105,29 @@ def test_other_characters_are_counted(tmp_path, caplog, monkeypatch):
     assert rows(data)[1] == ["ACGNN", "ACGTN"]
     _ = data.facts
     assert "3 characters are no letters of dna, such as '?', 'J': they are read as N" in caplog.text
+
+
+def test_generated_sites_are_on_either_strand_and_their_letters_alone_elsewhere():
+    def likeness(sequence):
+        """Letters of the site that the most similar place has, of either strand."""
+        places = range(len(sequence) - len(SITE) + 1)
+        both = (sequence, sequence[::-1].translate(OPPOSITE))
+        return [max(sum(a == b for a, b in zip(SITE, one[place:], strict=False)) for place in places) for one in both]
+
+    tables = sites()
+    assert {name: len(table) for name, table in tables.items()} == {"train": 1000, "validation": 200, "test": 300}
+    found = {"site": [], "none": []}
+    for row in tables["test"]:
+        found[row["label"]].append(likeness(row["sequence"]))
+        assert 100 <= len(row["sequence"]) <= 200
+    with_site, without = np.array(found["site"]), np.array(found["none"])
+    assert (with_site.max(1) >= 11).mean() > 0.95
+    assert (without.max(1) >= 11).mean() < 0.05
+    assert 0.4 < (with_site[:, 0] > with_site[:, 1]).mean() < 0.6  # strands
+    assert sites()["train"][0] == tables["train"][0]
+    data = BiosequenceData(both_strands=True)
+    assert fit_baseline(data).figures["test"]["accuracy"] == pytest.approx(0.847, abs=0.01)
+    assert data.labels == ["none", "site"]
 
 
 @pytest.mark.parametrize(
