@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 from torchmetrics import MetricCollection
@@ -15,6 +15,21 @@ from lambda_seq.tasks.predictions.tables import Table
 
 Weights = str | Sequence[float] | Mapping[str, float]
 BALANCED = "balanced"
+
+
+class Told(NamedTuple):
+    """A wrong answer in words: "`answer` `sure`, but it is `label` (`own`)".
+
+    Attributes:
+        answer, label: what was answered, and what is right.
+        sure: how sure the network is of the answer; may be empty.
+        own: how sure it is of what is right, or how far off it is.
+    """
+
+    answer: str
+    sure: str
+    label: str
+    own: str
 
 
 class Answer(ABC):
@@ -28,12 +43,17 @@ class Answer(ABC):
         monitor: figure by which the best checkpoint is chosen, and whether "max" or "min" of it is.
         compared: figure that a baseline is compared by.
         shares_sequences: whether several processes may share a sequence of such rows.
+        right_or_wrong: whether a row has one answer, so that accuracy can be told by length.
+        worst: what the page of a run calls its worst answers: above them, below all that are wrong, and below the first
+            {kept} of them; of the {split} split.
     """
 
     head: ClassVar[str]
     monitor: ClassVar[tuple[str, str]]
     compared: ClassVar[str]
     shares_sequences: ClassVar[bool] = True
+    right_or_wrong: ClassVar[bool] = False
+    worst: ClassVar[tuple[str, str, str]] = ("", "", "")
 
     def __init__(self, facts: Facts) -> None:
         self.facts, self.names = facts, facts.labels or []
@@ -70,6 +90,18 @@ class Answer(ABC):
     @abstractmethod
     def predicted(self, answers: Tensor) -> dict[str, Tensor]:
         """What steps of predictions return."""
+
+    def mistakes(self, found: Mapping[str, Tensor]) -> Tensor | None:
+        """How wrong each row is, of what `evaluated` gives: (B, 5), or None of answers of which none are shown.
+
+        The columns: how wrong, the greater the worse, -inf where all is right; the place in the row's answers; 1 or -1
+        where a greater or a smaller number there speaks for the wrong answer, 0 where neither does; two for `told`.
+        """
+        return None
+
+    def told(self, worst: float, place: int, sign: float, first: float, second: float) -> Told:
+        """A row of `mistakes` in words."""
+        raise NotImplementedError(f"{type(self).__name__} shows no mistakes")
 
     @abstractmethod
     def table(self) -> Table:

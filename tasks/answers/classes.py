@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
 from lambda_seq.models.heads import Classes, Objective
-from lambda_seq.tasks.answers.base import Answer, Weights, of_numbers, weights
+from lambda_seq.tasks.answers.base import Answer, Told, Weights, of_numbers, weights
 from lambda_seq.tasks.metrics import evaluation_metrics, report_metrics, training_metrics
 from lambda_seq.tasks.predictions.tables import ClassTable
 
@@ -20,6 +23,12 @@ class OneClass(Answer):
     head = "classes"
     monitor = ("val/accuracy", "max")
     compared = "accuracy"
+    right_or_wrong = True
+    worst = (
+        "The surest mistakes",
+        "All wrong answers of the {split} split",
+        "The {kept} wrong answers of the {split} split with the greatest probability",
+    )
 
     def objective(self, label_smoothing: float, class_weight: Weights | None, huber: float | None) -> Objective:
         """Cross entropy with label smoothing and weights."""
@@ -48,6 +57,18 @@ class OneClass(Answer):
     def predicted(self, answers: Tensor) -> dict[str, Tensor]:
         """Probabilities (B, classes)."""
         return {"probabilities": answers}
+
+    def mistakes(self, found: Mapping[str, Tensor]) -> Tensor:
+        """How probable the wrong class is; and of the row's class how probable it is, and which."""
+        chances, labels = found["probabilities"].float(), found["labels"]
+        surest, answers = chances.max(-1)  # (B,), (B,)
+        own = chances.gather(1, labels[:, None])[:, 0]
+        wrong = torch.where((answers != labels) & ~surest.isnan(), surest, -torch.inf)
+        return torch.stack([wrong, answers.float(), torch.ones_like(own), own, labels.float()], 1)
+
+    def told(self, worst: float, place: int, sign: float, first: float, second: float) -> Told:
+        """Both classes with their probabilities."""
+        return Told(self.names[place], f"{worst:.1%}", self.names[int(second)], f"{first:.1%}")
 
     def table(self) -> ClassTable:
         """The likeliest class, and a column for each."""

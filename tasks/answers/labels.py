@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from torchmetrics.classification import (
 from torchmetrics.utilities import dim_zero_cat
 
 from lambda_seq.models.heads import Labels, Objective
-from lambda_seq.tasks.answers.base import Answer, Weights, of_numbers, weights
+from lambda_seq.tasks.answers.base import Answer, Told, Weights, of_numbers, weights
 from lambda_seq.tasks.metrics import FAST
 from lambda_seq.tasks.predictions.tables import LabelTable
 
@@ -34,6 +35,11 @@ class SeveralLabels(Answer):
     head = "labels"
     monitor = ("val/f1", "max")
     compared = "f1"
+    worst = (
+        "The surest mistakes",
+        "Of each row of the {split} split with a wrong answer the surest",
+        "The {kept} rows of the {split} split with the surest wrong answers",
+    )
 
     def objective(self, label_smoothing: float, class_weight: Weights | None, huber: float | None) -> Objective:
         """Binary cross entropy with label smoothing and weights."""
@@ -79,6 +85,22 @@ class SeveralLabels(Answer):
     def predicted(self, answers: Tensor) -> dict[str, Tensor]:
         """Probabilities (B, labels)."""
         return {"probabilities": answers}
+
+    def mistakes(self, found: Mapping[str, Tensor]) -> Tensor:
+        """How probable the surest of a row's wrong answers is, a label or that it is not there."""
+        chances, labels = found["probabilities"].float(), found["labels"]
+        answered = chances >= 0.5
+        sure = torch.where(answered, chances, 1 - chances)
+        wrong = torch.where((answered != (labels > 0.5)) & ~chances.isnan(), sure, -torch.inf)
+        worst, place = wrong.max(-1)
+        sign = torch.where(answered.gather(1, place[:, None])[:, 0], 1.0, -1.0)
+        return torch.stack([worst, place.float(), sign, 1 - worst, torch.zeros_like(worst)], 1)
+
+    def told(self, worst: float, place: int, sign: float, first: float, second: float) -> Told:
+        """The label that is answered and is not there, or the other way round."""
+        there, missing = self.names[place], f"no {self.names[place]}"
+        answer, label = (there, missing) if sign > 0 else (missing, there)
+        return Told(answer, f"{worst:.1%}", label, f"{first:.1%}")
 
     def table(self) -> LabelTable:
         """The labels that are answered, and a column for each."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from lambda_seq.models.heads import Numbers, Objective
-from lambda_seq.tasks.answers.base import Answer, Weights
+from lambda_seq.tasks.answers.base import Answer, Told, Weights
 from lambda_seq.tasks.metrics import Exact, exact
 from lambda_seq.tasks.predictions.tables import NumberTable
 
@@ -24,6 +24,11 @@ class SomeNumbers(Answer):
     head = "numbers"
     monitor = ("val/rmse", "min")
     compared = "rmse"
+    worst = (
+        "Farthest off",
+        "All answers of the {split} split, the farthest off first",
+        "The {kept} answers of the {split} split that are farthest off",
+    )
 
     @property
     def head_options(self) -> dict[str, Any]:
@@ -51,6 +56,21 @@ class SomeNumbers(Answer):
     def predicted(self, answers: Tensor) -> dict[str, Tensor]:
         """Answers (B, numbers)."""
         return {"answers": answers}
+
+    def mistakes(self, found: Mapping[str, Tensor]) -> Tensor:
+        """How far off a row's worst number is, in standard deviations of the training rows; and both numbers."""
+        answers, labels = (found[name].double() for name in ("answers", "labels"))
+        std = answers.new_tensor(self.facts.target.std or [1.0] * len(self.names))
+        off = ((answers - labels).abs() / std).nan_to_num(-torch.inf, posinf=torch.inf)  # unknown numbers are not wrong
+        worst, place = off.max(-1)
+        both = (given.gather(1, place[:, None])[:, 0] for given in (answers, labels))
+        return torch.stack(
+            [torch.where(worst > 0, worst, -torch.inf), place.double(), torch.zeros_like(worst), *both], 1
+        )
+
+    def told(self, worst: float, place: int, sign: float, first: float, second: float) -> Told:
+        """Both numbers."""
+        return Told(f"{first:.4g}", "", f"{second:.4g}", f"{self.names[place]}, {worst:.1f} standard deviations off")
 
     def table(self) -> NumberTable:
         """A column of each number."""

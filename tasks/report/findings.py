@@ -1,4 +1,4 @@
-"""What is kept of a test to be looked at: the surest mistakes, and how right answers are by length."""
+"""What is kept of a test to be looked at: the worst mistakes, and how right answers are by length."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, distributed
 
+from lambda_seq.tasks.answers import Answer
+
 KEPT = 12  # mistakes
 LONGEST = 2**19  # positions of an input that are kept
 STEPS = 4  # bins of length in which it doubles
@@ -21,26 +23,30 @@ class Wrong(NamedTuple):
     """A wrong answer.
 
     Attributes:
-        probability: of the class that was answered.
-        own: probability of the row's class.
+        mistake: how wrong it is, and what else `Answer.mistakes` says of it.
         name: of the row.
-        answer: number of the class that was answered.
-        label: number of the row's class.
         x: the input on the CPU without its padding, of pictures (C, H, W), else (N) or (N, C).
         windows: in how many windows it was read, of which `x` is the first.
     """
 
-    probability: float
-    own: float
+    mistake: tuple[float, int, float, float, float]
     name: str
-    answer: int
-    label: int
     x: Tensor
     windows: int = 1
 
+    @property
+    def place(self) -> int:
+        """Which of the row's answers is wrong."""
+        return self.mistake[1]
+
+    @property
+    def sign(self) -> float:
+        """1 or -1 where a greater or a smaller number there speaks for it, 0 where neither does."""
+        return self.mistake[2]
+
 
 class Findings(Callback):
-    """Keeps of each test, and of a validation outside of a fit, the wrong answers that the network is surest of.
+    """Keeps of each test, and of a validation outside of a fit, the worst answers: the surest, or the farthest off.
 
     All processes together keep as many as one does. Of lengths only sums are kept, so that memory does not depend on
     the number of rows.
@@ -49,7 +55,7 @@ class Findings(Callback):
         kept: wrong answers.
 
     Attributes:
-        wrong: the surest first.
+        wrong: the worst first.
         lengths: by bin, rows, rows that are right, the least and the greatest length.
         seconds: that the training took.
     """
@@ -84,14 +90,14 @@ class Findings(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any, **__: Any
     ) -> None:
         """Look through a batch."""
-        self.add(batch, outputs)
+        self.add(batch, outputs, pl_module)
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any, **__: Any
     ) -> None:
         """Look through a batch."""
         if trainer.state.fn == TrainerFn.VALIDATING:
-            self.add(batch, outputs)
+            self.add(batch, outputs, pl_module)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put together what all processes have found."""
@@ -105,31 +111,28 @@ class Findings(Callback):
     def _begin(self) -> None:
         self._heap, self._count, self.wrong, self.lengths = [], 0, [], {}
 
-    def add(self, batch: Any, outputs: Any) -> None:
-        """Look through a batch whose answers are "probabilities" (B, classes) with "labels" (B,); others are passed by.
-
-        So are answers of several labels, (B, labels), of which a row has as many right ones as there are labels.
+    def add(self, batch: Any, outputs: Any, task: Any) -> None:
+        """Look through a batch, if the task's answers say what is wrong with theirs; others are passed by.
 
         The last rows of the batch may be without an answer: another process has them, too.
         """
-        if not isinstance(outputs, dict) or "probabilities" not in outputs or not len(outputs["labels"]):
+        answers = getattr(task, "answers", None)
+        if not isinstance(answers, Answer) or not isinstance(outputs, dict) or not len(outputs.get("labels", ())):
             return
-        if outputs["labels"].ndim > 1:
+        found = answers.mistakes(outputs)
+        if found is None:
             return
-        chances, labels = outputs["probabilities"].float(), outputs["labels"]
-        surest, answers = chances.max(-1)  # (B,), (B,)
-        own = chances.gather(1, labels[:, None])[:, 0]
-        rows = torch.stack([surest, own, answers.float(), labels.float()], 1).tolist()  # the device is waited for once
-        self._measure(batch, [row[2] == row[3] for row in rows])
-        for place, (probability, true, answer, label) in enumerate(rows):
+        rows = found.tolist()  # the device is waited for once
+        if answers.right_or_wrong:
+            self._measure(batch, [row[0] == -math.inf for row in rows])
+        for place, (worst, *others) in enumerate(rows):
             self._count += 1
-            if answer == label or math.isnan(probability):
+            if worst == -math.inf or (len(self._heap) == self.kept and worst <= self._heap[0][0]):
                 continue
-            if len(self._heap) == self.kept and probability <= self._heap[0][0]:
-                continue
+            which, sign, first, second = others
             x, windows = _input(batch, place)
-            wrong = Wrong(probability, true, str(batch["id"][place]), int(answer), int(label), x, windows)
-            entry = (probability, -self._count, wrong)  # of equal ones the first
+            wrong = Wrong((worst, int(which), sign, first, second), str(batch["id"][place]), x, windows)
+            entry = (worst, -self._count, wrong)  # of equal ones the first
             (heapq.heappush if len(self._heap) < self.kept else heapq.heapreplace)(self._heap, entry)
 
     def _measure(self, batch: Any, right: list[bool]) -> None:

@@ -57,7 +57,7 @@ def explained(task: Training, data: Any, split: str, wrong: Sequence[Wrong], dev
         with eager:
             for one in wrong:
                 pieces = pieces_of(one.x.numpy(), tokens, data, split, one.name)
-                if pieces and time.monotonic() - begun < SECONDS:
+                if pieces and one.sign and time.monotonic() - begun < SECONDS:
                     found.append(occluded(task, one, pieces, tokens.pad))
                 else:
                     found.append([Part("".join(text for text, _ in pieces), None)] if pieces else None)
@@ -120,12 +120,13 @@ def occluded(task: Training, wrong: Wrong, pieces: Sequence[tuple[str, int]], pa
         first, last = int(group[0]), int(group[-1])
         texts.append("".join(text for text, _ in pieces[first : last + 1]))
         without.append(torch.cat([wrong.x[: bounds[first]], wrong.x[bounds[last + 1] :]]))
-    chances = torch.cat(list(_answers(task, [wrong.x, *without], padding)))[:, wrong.answer].tolist()
+    answers = torch.cat(list(_answers(task, [wrong.x, *without], padding)))
+    chances = (wrong.sign * answers[:, wrong.place]).tolist()
     return [Part(text, chances[0] - chance) for text, chance in zip(texts, chances[1:], strict=True)]
 
 
 def _answers(task: Training, inputs: Sequence[Tensor], padding: int) -> Iterable[Tensor]:
-    """Probabilities (B, classes) of token ids, some at a time."""
+    """Probabilities (B, classes or labels) of token ids, some at a time."""
     most = max(map(len, inputs))
     size = max(AT_ONCE // max(most, 1), 1)
     for begin in range(0, len(inputs), size):

@@ -108,7 +108,7 @@ def context(run: Run) -> dict[str, Any]:
         **(classes(run.split, run.data) if run.split else {"classes": None, "several": False}),
         "lengths": lengths(run),
         "mistakes": mistakes(run),
-        "kept": run.findings.kept,
+        "worst": worst(run, SPLITS.get(stage, "")),
     }
 
 
@@ -229,7 +229,7 @@ def lengths(run: Run) -> str:
 
 
 def mistakes(run: Run) -> list[dict[str, Any]]:
-    """The wrong answers that the network is surest of, with their inputs."""
+    """The worst answers, with their inputs."""
     wrong, split = run.findings.wrong, (run.split or {}).get("split", "test")
     if not wrong:
         return []
@@ -237,17 +237,10 @@ def mistakes(run: Run) -> list[dict[str, Any]]:
     # A network whose weights, or sequences, are spread over processes answers only if all of them ask
     together = isinstance(run.task, FSDPModule) or getattr(strategy, "data_group", None) is not None
     parts = None if together else explained(run.task, run.data, split, wrong, strategy.root_device)
-    labels, size = run.task.labels, getattr(getattr(run.data, "decoder", None), "size", None)
+    size = getattr(getattr(run.data, "decoder", None), "size", None)
     found = []
     for place, one in enumerate(wrong):
-        entry = {
-            "name": one.name,
-            "answer": labels[one.answer],
-            "label": labels[one.label],
-            "probability": one.probability,
-            "own": one.own,
-            "windows": one.windows,
-        }
+        entry = {"name": one.name, "windows": one.windows, **run.task.answers.told(*one.mistake)._asdict()}
         text = parts[place] if parts else None
         shown = media.shown(one.x, run.task.facts, size)
         if text:
@@ -256,6 +249,16 @@ def mistakes(run: Run) -> list[dict[str, Any]]:
             shown = {"kind": "text", "parts": list(zip((part.text for part in text), shades, text, strict=True))}
         found.append(entry | shown)
     return found
+
+
+def worst(run: Run, split: str) -> dict[str, Any]:
+    """What they are called above and below them, and whether parts of texts are shaded."""
+    wrong, kept = run.findings.wrong, run.findings.kept
+    if not wrong:
+        return {}
+    title, every, first = run.task.answers.worst
+    which = (every if len(wrong) < kept else first).format(kept=kept, split=split)
+    return {"title": title, "which": which, "shaded": any(one.sign for one in wrong)}
 
 
 def figure(value: float | None) -> str:

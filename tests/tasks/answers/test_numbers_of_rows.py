@@ -52,7 +52,11 @@ def test_it_learns_and_all_that_follows_a_fit_is_there(fitted):
     assert summary["test/baseline_r2"] > 0.9
     assert summary["test/mae"] < summary["test/rmse"] < 40
     assert "ridge regression" in json.loads((run / "baseline.json").read_text())["baseline"]
-    assert "confusion" not in (run / "report.html").read_text().lower()
+    page = (run / "report.html").read_text()
+    assert "confusion" not in page.lower()
+    assert "The 12 answers of the test split that are farthest off" in page
+    assert page.count("price, ") == 12
+    assert "Colours by occlusion" not in page
     assert "1 numbers" in (run / "model" / "README.md").read_text()
 
 

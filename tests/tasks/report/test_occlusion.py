@@ -31,8 +31,8 @@ class Counting(torch.nn.Module):
         return torch.stack([torch.zeros_like(count), 4 * count - 2], 1)
 
 
-def wrong(ids, name="0"):
-    return Wrong(0.9, 0.1, name, answer=1, label=0, x=torch.as_tensor(ids))
+def wrong(ids, sign=1):
+    return Wrong((0.9, 1, sign, 0.1, 0), "0", x=torch.as_tensor(ids))
 
 
 def bpe() -> Tokens:
@@ -97,6 +97,21 @@ def test_long_texts_are_left_out_in_parts_and_one_word_altogether():
     assert "500 " in told.text
     (only,) = occluded(Counting(7), wrong([7]), [("word", 1)], tokens.pad)
     assert only.effect > 0.5
+
+
+def test_what_speaks_for_a_label_that_is_missed():
+    ids = np.array([7, 8])
+    pieces = [("seven ", 1), ("eight", 1)]
+    said, missed = (occluded(Counting(7), wrong(ids, sign), pieces, 0) for sign in (1, -1))
+    assert said[0].effect > 0.5
+    assert [part.effect for part in missed] == [-part.effect for part in said]
+
+
+def test_numbers_hang_on_no_parts(data):
+    task, ids = Counting(7), Tokens(words=True).encode(TEXT)
+    task.facts = data.facts
+    (parts,) = explained(task, data, "test", [wrong(ids, sign=0)], "cpu")
+    assert [tuple(part) for part in parts] == [(TEXT, None)]
 
 
 def test_time_is_bounded(data, monkeypatch):

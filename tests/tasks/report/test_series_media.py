@@ -38,8 +38,7 @@ def test_the_page_draws_them():
     page = (ROOT / "tasks" / "report" / "page.html").read_text(encoding="utf-8")
     begin, end = page.index('<article class="card mistake">'), page.index("</article>")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters["percent"] = str
-    one = {"answer": "up", "label": "down", "probability": 0.9, "own": 0.1, "name": "s1", "windows": 1}
+    one = {"answer": "up", "sure": "90.0%", "label": "down", "own": "10.0%", "name": "s1", "windows": 1}
     one |= media.shown(torch.arange(8.0).view(2, 4), FACTS)
     shown = environment.from_string(page[begin:end]).render(one=one)
     assert shown.count("<svg") == 3
