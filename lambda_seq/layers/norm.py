@@ -150,15 +150,7 @@ class _Masked(torch.autograd.Function):
     def forward(
         x: Tensor, mask: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        axes, padding = tuple(range(x.ndim - 1)), ~mask.unsqueeze(-1)
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        own = mask.sum().to(wide.dtype)
-        least = own.clamp_min(1)
-        mean = wide.masked_fill(padding, 0).sum(axes) / least
-        centred = wide - mean
-        variance = centred.masked_fill(padding, 0).square_().sum(axes) / least
-        y = centred.mul_(_scale(variance, weight, eps))
-        return (y if bias is None else y.add_(bias)).to(x.dtype), own, mean, variance
+        return _normalised(x, mask, weight, bias, eps)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -171,11 +163,11 @@ class _Masked(torch.autograd.Function):
         x, mask, weight, bias, count, mean, variance = ctx.saved_tensors
         g = gradients[0]
         if torch.is_grad_enabled():  # another gradient is taken of this one
-            given = [one for one in (x, weight, bias) if one is not None]
+            wanted = [place for place, needed in enumerate(ctx.needs_input_grad) if needed]
             y = _normalised(x, mask, weight, bias, ctx.eps)[0]
-            found = iter(torch.autograd.grad(y, given, g, create_graph=True, allow_unused=True))
-            dx, dweight, dbias = (None if one is None else next(found) for one in (x, weight, bias))
-            return dx, None, dweight, dbias, None
+            found = torch.autograd.grad(y, [ctx.saved_tensors[place] for place in wanted], g, create_graph=True)
+            by_place = dict(zip(wanted, found, strict=True))
+            return tuple(by_place.get(place) for place in range(5))
         axes = tuple(range(x.ndim - 1))
         deviation, centred = (variance + ctx.eps).sqrt(), x - mean
         total, along = g.sum(axes, dtype=mean.dtype), (g * centred).sum(axes) / deviation

@@ -94,8 +94,9 @@ class Answer(ABC):
     def mistakes(self, found: Mapping[str, Tensor]) -> Tensor | None:
         """How wrong each row is, of what `evaluated` gives: (B, 5), or None of answers of which none are shown.
 
-        The columns: how wrong, the greater the worse, -inf where all is right; the place in the row's answers; 1 or -1
-        where a greater or a smaller number there speaks for the wrong answer, 0 where neither does; two for `told`.
+        The columns: how wrong, the greater the worse, -inf where all is right, NaN where nobody knows; the place in the
+        row's answers; 1 or -1 where a greater or a smaller number there speaks for the wrong answer, 0 where neither
+        does; two for `told`.
         """
         return None
 

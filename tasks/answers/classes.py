@@ -63,7 +63,7 @@ class OneClass(Answer):
         chances, labels = found["probabilities"].float(), found["labels"]
         surest, answers = chances.max(-1)  # (B,), (B,)
         own = chances.gather(1, labels[:, None])[:, 0]
-        wrong = torch.where((answers != labels) & ~surest.isnan(), surest, -torch.inf)
+        wrong = torch.where(answers != labels, surest, -torch.inf)
         return torch.stack([wrong, answers.float(), torch.ones_like(own), own, labels.float()], 1)
 
     def told(self, worst: float, place: int, sign: float, first: float, second: float) -> Told:

@@ -10,8 +10,8 @@ import torch
 # "primitive descriptor" for an operation that it does not know.
 WORDS = re.compile(
     "can't allocate memory|not enough memory|out of memory|bad_alloc|nsufficient memory|Cannot allocate memory"
-    "|Unable to allocate|could not create a memory|could not create a primitive(?! descriptor)"
-    "|could not execute a primitive"
+    "|Unable to allocate|[Ff]ailed to allocate|tried to allocate|could not create a memory"
+    "|could not create a primitive(?! descriptor)|could not execute a primitive"
 )
 
 

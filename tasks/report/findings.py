@@ -127,7 +127,9 @@ class Findings(Callback):
             self._measure(batch, [row[0] == -math.inf for row in rows])
         for place, (worst, *others) in enumerate(rows):
             self._count += 1
-            if worst == -math.inf or (len(self._heap) == self.kept and worst <= self._heap[0][0]):
+            if worst == -math.inf or math.isnan(worst):
+                continue
+            if len(self._heap) == self.kept and worst <= self._heap[0][0]:
                 continue
             which, sign, first, second = others
             x, windows = _input(batch, place)

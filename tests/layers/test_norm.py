@@ -69,6 +69,12 @@ def test_gradients_of_gradients():
     assert torch.autograd.gradgradcheck(function, (x, weight, bias))
 
 
+def test_gradients_of_gradients_of_weights_alone():
+    norm, mask = MaskedBatchNorm(2), torch.tensor([[True, True, False]])
+    found = torch.autograd.grad(norm(torch.randn(1, 3, 2), mask).square().sum(), norm.weight, create_graph=True)[0]
+    assert torch.autograd.grad(found.sum(), norm.weight)[0].abs().sum() > 0  # the input has no gradient
+
+
 def test_padding_costs_no_memory_until_the_backward_pass():
     kept = []
     x, mask = torch.randn(2, 50, 6, requires_grad=True), torch.rand(2, 50) > 0.3

@@ -44,7 +44,7 @@ class BiosequenceData(TextData):
         options: as for `TextData`.
 
     Raises:
-        ValueError: another tokenizer, or strands of proteins.
+        ValueError: another tokenizer, strands of proteins, or generated DNA as proteins.
     """
 
     def __init__(
@@ -64,6 +64,8 @@ class BiosequenceData(TextData):
         for name, wanted in (("reverse_complement", reverse_complement), ("both_strands", both_strands)):
             if wanted and not ALPHABETS[tokenizer].complements:
                 raise ValueError(f"{name}=true with tokenizer={tokenizer!r}: only DNA has another strand; leave it out")
+        if path == SITES and tokenizer != "dna":
+            raise ValueError(f"tokenizer={tokenizer!r} with path={path!r}, which is DNA: give a path, or leave it out")
         super().__init__(path, tokenizer=tokenizer, max_length=max_length, **options)
         self.reverse_complement, self.both_strands, self.label_table = reverse_complement, both_strands, label_table
 

@@ -13,7 +13,7 @@ SITES = "generated:sites"
 COUNTS = {"train": 1_000, "validation": 200, "test": 300}
 LENGTHS = (100, 200)  # bases
 SITE = "CCACCAGGGGGCGC"
-CHANGED = 0.1  # share of its bases that are others
+CHANGED = 0.1  # share of its bases that are drawn at random
 OPPOSITE = str.maketrans("ACGT", "TGCA")
 
 

@@ -73,6 +73,15 @@ def test_rows_that_another_process_has_do_not_count():
     assert sum(count for count, *_ in findings.lengths.values()) == 9
 
 
+def test_answers_that_are_not_numbers_are_wrong_and_not_shown():
+    findings, rows = Findings(), torch.arange(2)
+    chances = torch.tensor([[0.1, torch.nan, 0.2], [0.1, 0.2, 0.7]])
+    findings.add(batch(rows), {"probabilities": chances, "labels": torch.tensor([0, 2])}, task())
+    findings.gather()
+    assert findings.wrong == []
+    assert sum(right for _, right, *_ in findings.lengths.values()) == 1
+
+
 def test_windows_of_a_document_are_one_row():
     findings = Findings()
     x = torch.arange(1, 13).view(3, 4)

@@ -157,6 +157,8 @@ def test_what_is_no_fasta(tmp_path, text, message):
 def test_options_that_do_not_fit(options, message):
     with pytest.raises(ValueError, match=message):
         BiosequenceData("x", **options)
+    with pytest.raises(ValueError, match="tokenizer='protein' with path='generated:sites', which is DNA: give a path"):
+        BiosequenceData(tokenizer="protein")
 
 
 def labelled(place, **options):
