@@ -10,6 +10,8 @@ the packages that results are compared with; tests that need these run there. `-
 from __future__ import annotations
 
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from bootstrap import prepare, run
@@ -44,21 +46,23 @@ def main(options: list[str]) -> None:
     if {"-h", "--help"} & set(options):
         print(__doc__)
         return
-    python = prepare(extras=["dev"])
     given = [option for option in options if option != ALONE]
     checks = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",), ("pytest", *PARALLEL, *given))
-    failed = [" ".join(check) for check in checks if run(python, *check)]
-    if ALONE not in options:
-        failed += second()
+    with ThreadPoolExecutor(1) as beside:  # gigabytes to unpack take one core minutes, and the checks begin on another
+        there = None if ALONE in options else beside.submit(prepare, **SECOND)
+        python = prepare(extras=["dev"])
+        failed = [" ".join(check) for check in checks if run(python, *check)]
+        if there is not None:
+            failed += second(there)
     if failed:
         sys.exit(f"error: failed: {'; '.join(failed)}")
     print("All checks passed")
 
 
-def second() -> list[str]:
+def second(environment: Future[Path]) -> list[str]:
     """Run the tests that need the second environment; what failed, its installation included."""
     try:
-        python = prepare(**SECOND)
+        python = environment.result()
     except SystemExit as error:
         print(error, flush=True)
         return [f"the environment {SECOND['name']} could not be made, {ALONE} leaves it out"]

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from threading import Event
 
 import pytest
 from paths import ROOT
@@ -162,13 +163,27 @@ def test_help_installs_nothing(script, option, tmp_path):
 def test_check_goes_on_after_a_failure(monkeypatch):
     check = __import__("check")
     ran = []
-    monkeypatch.setattr(check, "prepare", lambda extras: Path("python"))
-    monkeypatch.setattr(check, "second", list)
+    monkeypatch.setattr(check, "prepare", lambda extras, **_: Path("python"))
+    monkeypatch.setattr(check, "second", lambda _: [])
     monkeypatch.setattr(check, "run", lambda python, *what: ran.append(what) or what[0] == "mypy")
     with pytest.raises(SystemExit, match="failed: mypy"):
         check.main(["-m", "not slow"])
     assert ran[-1] == ("pytest", *check.PARALLEL, "-m", "not slow")  # which an own -n, behind, overrides
     assert len(ran) == 4
+
+
+def test_the_first_checks_do_not_wait_for_the_second_environment(monkeypatch, checks):
+    check, ran = checks
+    first_are_done, plain = Event(), check.run
+    monkeypatch.setattr(check, "run", lambda python, *what: plain(python, *what) or first_are_done.set())
+
+    def prepare(extras, name=".venv", **_):
+        assert name == ".venv" or first_are_done.wait(20)
+        return Path(name)
+
+    monkeypatch.setattr(check, "prepare", prepare)
+    check.main([])
+    assert [place for place, *_ in ran] == [".venv"] * 4 + [".venv-torchvision"]
 
 
 @pytest.fixture
