@@ -29,6 +29,7 @@ from lambda_seq.tasks.callbacks.averaging import WeightEMA
 from lambda_seq.tasks.callbacks.checkpoints import SeededSteps
 from lambda_seq.tasks.callbacks.configuration import SavedConfig
 from lambda_seq.tasks.callbacks.ending import Ending
+from lambda_seq.tasks.callbacks.kept_memory import KeptMemory
 from lambda_seq.tasks.callbacks.resuming import Resuming
 from lambda_seq.tasks.callbacks.samples import TextSamples
 from lambda_seq.tasks.callbacks.step_memory import MemoryNote
@@ -246,7 +247,7 @@ class LambdaCLI(LightningCLI):
             decay = self._get(self.config_init, "ema_decay")
             if decay is not None:
                 callbacks.append(WeightEMA(decay))
-        callbacks.append(Throughput())
+        callbacks += [KeptMemory(), Throughput()]
         if logs and not any(isinstance(one, LearningRateMonitor) for one in callbacks):
             callbacks.append(LearningRateMonitor("step"))
         shows = trainer.enable_progress_bar is not False and not trainer.barebones

@@ -1,7 +1,7 @@
 """The encoder with attention where it has lambda layers: a network of one's own on the command line of lambda-seq.
 
-All else is equal: stem, feed-forward, norms, pool, head, data and training. Attention is PyTorch's fused kernel, and knows
-positions by rotating queries and keys (J. Su et al., "RoFormer", 2021).
+All else is equal: stem, feed-forward, norms, pool, head, data and training. Attention is PyTorch's fused kernel, whose
+queries and keys are rotated by their positions (J. Su et al., "RoFormer", 2021).
 
     python scripts/examples/attention_encoder.py fit --config pixels --data.path PATH --model.network attention_encoder
 """
@@ -50,7 +50,8 @@ class Attention(nn.Module):
 def rotated(x: Tensor) -> Tensor:
     """Vectors (B, H, N, d) turned by their position, each pair of channels by a wavelength of its own."""
     length, width = x.shape[-2:]
-    rates = BASE ** -torch.linspace(0, 1, width // 2, device=x.device)  # of angle, per position
+    exact = torch.promote_types(x.dtype, torch.float32)  # halves cannot tell far positions apart
+    rates = BASE ** -torch.linspace(0, 1, width // 2, dtype=exact, device=x.device)  # of angle, per position
     angle = torch.arange(length, device=x.device)[:, None] * rates  # (N, d / 2)
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     first, second = x.chunk(2, -1)
