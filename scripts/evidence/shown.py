@@ -76,4 +76,26 @@ SHOWN = (
         first=(0.853, WORDS),
         unmixed=None,
     ),
+    Shown(
+        "clothes as pixels",
+        "fashion_mnist",
+        "Fashion-MNIST as 784 grey pixels in a row; 20,000 / 2,000 / 10,000",
+        "pixels",
+        (
+            *("--data.flip=true", "--data.crop_padding=2", "--model.options.strides=[4]", "--model.options.scope=43"),
+            *("--model.label_smoothing=0.1", "--trainer.max_epochs=20"),
+        ),
+        seeds=(0,),
+        first=(0.83, "logistic regression on pixels"),
+    ),
+    Shown(
+        "photos as pixels",
+        "cifar10",
+        "CIFAR-10, lossy, as 1,024 grey pixels in a row; 43,000 / 5,000 / 10,000",
+        "pixels",
+        ("--data.flip=true", "--data.crop_padding=2", "--trainer.max_epochs=7"),
+        seeds=(0,),
+        first=(0.28, "logistic regression on pixels"),
+        unmixed=None,
+    ),
 )
