@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -12,6 +14,17 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lambda_seq.tasks.command_line.mistakes import in_a_line
 
 TRACEBACK = "LAMBDA_SEQ_TRACEBACK"
+
+
+def with_null(word: str) -> str:
+    """--name=[31, null] of --name=[31, None], as jsonargparse hands values on: as Python writes them."""
+    name, equals, value = word.partition("=")
+    if not equals or "None" not in value:
+        return word
+    try:
+        return f"{name}={json.dumps(ast.literal_eval(value))}"
+    except (ValueError, SyntaxError, TypeError):  # a word that has these letters
+        return word
 
 
 class Parser(LightningArgumentParser):
@@ -39,10 +52,8 @@ class Parser(LightningArgumentParser):
         """As usual; again, what the user gave has been parsed, and all mistakes in it have been said."""
         if again:  # private to jsonargparse; the parser of the command, in this one, validates all the same
             options["_skip_validation"] = True
-        if (
-            args is not None and not self.exit_on_error
-        ):  # an option within an option, whose null comes as Python writes it
-            args = [f"{word.removesuffix('None')}null" if word.endswith("=None") else word for word in args]
+        if args is not None and not self.exit_on_error:  # an option within an option
+            args = [with_null(word) for word in args]
         return super().parse_args(args, *given, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:

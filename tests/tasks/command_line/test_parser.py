@@ -1,6 +1,9 @@
 """The parser of the command line."""
 
+import pytest
 import yaml
+
+from lambda_seq.tasks.command_line.parser import with_null
 
 NULL = {
     "--data.augmentation.noise": ("data", "augmentation", "noise"),
@@ -20,3 +23,30 @@ def test_null_is_none_in_options_within_options(cli):
         for name in place:
             value = value[name]
         assert value is None, option
+
+
+@pytest.mark.parametrize(
+    "value", [[31, None], [None], {"a": None, "b": [1e-05, True, "None of it"]}, {"a": {"b": None}}]
+)
+def test_null_is_none_in_lists_and_mappings(cli, value):
+    given = yaml.safe_dump(value, default_flow_style=True).strip().replace("1.0e-05", "0.00001")
+    words = ("--model.options.scope", given, "--print_config")
+    found = yaml.safe_load(cli("fit", "--config=listops", *words).out)
+    assert found["model"]["init_args"]["options"]["scope"] == value
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("--a=None", "--a=null"),
+        ("--a=[1, None]", "--a=[1, null]"),
+        ("--a=None of these", "--a=None of these"),
+        ("--a=NoneType", "--a=NoneType"),
+        ("--a='None'", '--a="None"'),
+        ("--None=1", "--None=1"),
+        ("None", "None"),
+        ("--a=[1, 2]", "--a=[1, 2]"),
+    ],
+)
+def test_words_of_options_within_options(word, expected):
+    assert with_null(word) == expected
