@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelSummary
 from lightning.pytorch.callbacks import ProgressBar as AnyProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -33,6 +33,7 @@ from lambda_seq.tasks.callbacks.kept_memory import KeptMemory
 from lambda_seq.tasks.callbacks.resuming import Resuming
 from lambda_seq.tasks.callbacks.samples import TextSamples
 from lambda_seq.tasks.callbacks.step_memory import MemoryNote
+from lambda_seq.tasks.callbacks.summary import NetworkSummary
 from lambda_seq.tasks.callbacks.throughput import ProgressBar, Throughput
 from lambda_seq.tasks.checkpointing.choosing import chosen_checkpoint
 from lambda_seq.tasks.checkpointing.options import class_at, flattened
@@ -81,6 +82,11 @@ EXPECTED = (
     "The '.*_dataloader' does not have many workers",  # how many is the user's choice, 0 the safe default
     "Total length of `list` across ranks is zero",  # validation that is switched off
     "The number of training batches .* is smaller than the logging interval",  # of a small data set
+)
+
+UNSAID = (  # what Lightning says of other products, and of our own summary
+    "💡 Tip: For seamless",
+    "Trainer already configured with model summary callbacks",
 )
 
 
@@ -242,8 +248,10 @@ class LambdaCLI(LightningCLI):
             ends = {"tests": self._get(self.config, "test_after_fit"), "exports": self._get(self.config, "export")}
             folder = Path(self._get(self.config, "last.dirpath"))
             callbacks += [Ending(**ends, keeps=self._keeps(trainer), folder=folder), Findings()]
-            summary, shared = trainer.enable_model_summary is not False, self._get(self.config, "sequence_parallel") > 1
-            callbacks.append(MemoryNote(summary and not trainer.barebones, shared))
+            summary = trainer.enable_model_summary is not False and not trainer.barebones
+            if summary and not any(isinstance(one, ModelSummary) for one in callbacks):
+                callbacks.append(NetworkSummary())
+            callbacks.append(MemoryNote(summary, shared=self._get(self.config, "sequence_parallel") > 1))
             decay = self._get(self.config_init, "ema_decay")
             if decay is not None:
                 callbacks.append(WeightEMA(decay))
@@ -313,7 +321,7 @@ def main() -> None:
     for message in EXPECTED:
         warnings.filterwarnings("ignore", message)
     lightning_log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    lightning_log.addFilter(lambda record: "Tip: For seamless" not in record.getMessage())  # other products
+    lightning_log.addFilter(lambda record: not record.getMessage().startswith(UNSAID))
     try:
         with together(), ending_when_asked(), own_store():
             LambdaCLI(
