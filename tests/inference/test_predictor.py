@@ -132,7 +132,7 @@ def test_forms_of_texts(tmp_path, caplog):
     empty, other = answers(["", "x"])
     assert "an empty text has no token" in caplog.text
     assert np.isfinite(empty.answer).all()
-    assert other.probabilities == answers("x").probabilities
+    assert other.probabilities == pytest.approx(answers("x").probabilities, abs=1e-6)  # as of a padded batch
 
 
 @pytest.mark.parametrize(
