@@ -98,14 +98,8 @@ def table(records: Sequence[Record]) -> Table:
     measured = [record for record in records if record["status"] == "measured"]
     rows = []
     for name in NETWORKS:
-        ways = [
-            {
-                one["key"]["round"]: one
-                for one in measured
-                if one["key"]["network"] == name and one["key"]["kept"] == kept
-            }
-            for kept in (False, True)
-        ]
+        own = [one for one in measured if one["key"]["network"] == name]
+        ways = [{one["key"]["round"]: one for one in own if one["key"]["kept"] == kept} for kept in (False, True)]
         rounds = sorted(ways[0].keys() & ways[1].keys())
         if not rounds:
             continue

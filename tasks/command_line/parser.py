@@ -22,7 +22,7 @@ def with_null(word: str) -> str:
     if not equals or "None" not in value:
         return word
     try:
-        return f"{name}={json.dumps(ast.literal_eval(value))}"
+        return f"{name}={json.dumps(ast.literal_eval(value), ensure_ascii=False)}"
     except (ValueError, SyntaxError, TypeError):  # a word that has these letters
         return word
 

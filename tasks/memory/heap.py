@@ -1,7 +1,7 @@
 """What becomes of memory on the CPU that a step frees: it stays with the process, and the next step takes it again.
 
 By default glibc gives large blocks back to the system at once, which hands them out again page by page, zeroed: a
-quarter of a step's time on raw audio, a twentieth on other inputs (`scripts/kept_memory.py`).
+quarter of a step's time on raw audio, little on others (`scripts/kept_memory.py`).
 """
 
 from __future__ import annotations

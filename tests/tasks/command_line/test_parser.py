@@ -42,6 +42,7 @@ def test_null_is_none_in_lists_and_mappings(cli, value):
         ("--a=[1, None]", "--a=[1, null]"),
         ("--a=None of these", "--a=None of these"),
         ("--a=NoneType", "--a=NoneType"),
+        ("--a=['ü 😀', None]", '--a=["ü 😀", null]'),
         ("--a='None'", '--a="None"'),
         ("--None=1", "--None=1"),
         ("None", "None"),
