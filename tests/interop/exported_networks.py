@@ -17,6 +17,10 @@ NETWORKS = {
         {"stem": "waveform", "head": "labels", "num_classes": 4, "pool": "attention"}
         | {"depth": 1, "scope": 9, "position": "multiscale"},
     ),
+    "spectrum": (
+        "lambda_encoder",
+        {"stem": "spectrum", "strides": [16, 2], "num_classes": 4, "depth": 1, "scope": 5, "block_norm": "batch"},
+    ),
     "features": (
         "lambda_encoder",
         {"stem": "features", "in_channels": 3, "strides": [2, 4], "head": "positions", "num_classes": 5, "depth": 1}

@@ -46,7 +46,7 @@ def differences(model, session, **sizes):
     return onnx.differences(call, session, onnx.resized(call, **sizes))
 
 
-# The rows: token, waveform and feature encoders, residual networks, a step of a language model
+# The rows: encoders of tokens, samples and features, residual networks, a step of a language model
 
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name != "step"])
@@ -56,14 +56,14 @@ def test_networks_are_equal_at_sizes_that_were_not_traced(name, exported):
     assert "batch 3" in done.checked
 
 
-@pytest.mark.parametrize("name", ["tokens", "waveform", "features"])
+@pytest.mark.parametrize("name", ["tokens", "waveform", "spectrum", "features"])
 @pytest.mark.parametrize(("batch", "size"), [(1, 1), (2, 2), (1, 17), (1, 3001)])
 def test_short_and_odd_lengths(name, batch, size, exported):
     model, _, session = exported(name)
     assert max(differences(model, session, batch=batch, size=size)) < 1e-5
 
 
-@pytest.mark.parametrize("name", ["tokens", "waveform", "features"])
+@pytest.mark.parametrize("name", ["tokens", "waveform", "spectrum", "features"])
 def test_long_inputs(name, exported):
     """65,536 bytes, samples and vectors."""
     model, _, session = exported(name)

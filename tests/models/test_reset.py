@@ -14,7 +14,7 @@ from lambda_seq.models import list_models
 SMALL_RESNET = {"width": 16, "num_classes": 5, "stem": "small"}
 NETWORKS = {
     "lambda_encoder": {"pool": "attention", "block_norm": "batch"},
-    "lambda_encoder_tiny": {"stem": "waveform", "causal": True, "position": "exponential", "scope": None},
+    "lambda_encoder_tiny": {"stem": "spectrum", "causal": True, "position": "exponential", "scope": None},
     "lambda_encoder_small": {"stem": "features", "position": "multiscale", "scope": None, "depth": 2},
     "lambda_encoder_base": {
         "stem": "ngrams",

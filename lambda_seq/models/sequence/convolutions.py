@@ -22,56 +22,85 @@ Stemmed = tuple[Float[Tensor, "B M dim"], Bool[Tensor, "B M"] | None]
 StemState = tuple[NgramState | ConvolutionState, ...]
 
 
-class StridedConvolution(NormOwner):
-    """gelu(norm(convolution(x))), (B, N, channels) -> (B, ⌈N / stride⌉, out); masked positions count as zeros.
+class FrameLayer(NormOwner):
+    """A frame for every `stride` inputs, of those around it, (B, N, channels) -> (B, ⌈N / stride⌉, out).
 
-    Output j is centred on input stride · j (causal: ends there), and is real exactly if that input is.
+    Frame j is centred on input stride · j (causal: ends there), sees `taps` = 4 · stride + 1 of them, with zeros at
+    masked ones and beyond the ends, and is real exactly if that input is.
+
+    Args:
+        channels: of an input.
+        out: channels of a frame.
+        stride: from frame to frame, in inputs.
+        norm: of frames: "layer", "batch" (counts real frames only), "rms" or "none".
+        causal: frame j sees no input after stride · j.
     """
 
     sequence: SequenceContext = UNSHARDED
 
     def __init__(self, channels: int, out: int, stride: int, norm: str, causal: bool) -> None:
         super().__init__()
-        taps = 4 * stride + 1
-        self.stride, self.reach = stride, taps - 1
-        self.padding = (taps - 1, 0) if causal else (taps // 2, taps // 2)
+        self.channels, self.out, self.stride, self.taps = channels, out, stride, 4 * stride + 1
+        self.padding = (self.taps - 1, 0) if causal else (self.taps // 2, self.taps // 2)
         warn_of_batch(norm, causal)
         self.norm = make_norm(norm, out)
-        self.convolution = nn.Conv1d(channels, out, taps, stride, bias=norm not in ("batch", "layer"))
+
+    def windows(self, x: Float[Tensor, "B N C"]) -> Float[Tensor, "B M out"]:
+        """What is made of every `taps` inputs, from the first on, before the norm; M = ⌊(N − taps) / stride⌋ + 1."""
+        raise NotImplementedError(f"{type(self).__name__} has no windows(x)")
+
+    def ended(self, x: Float[Tensor, "B M out"], mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B M out"]:
+        """What is made of those."""
+        return self.norm(x, mask)
 
     def forward(self, x: Float[Tensor, "B N C"], mask: Bool[Tensor, "B N"] | None = None) -> Stemmed:
-        """Convolve; anything may stand at masked positions."""
+        """The frames, and which are real; anything may stand at masked positions."""
         x = self.sequence.extend(zero_masked(x, mask), *self.padding, self.stride)  # (B, taps − 1 + N, C)
-        x = self.convolution(x.mT).mT  # (B, ⌈N / stride⌉, out)
+        x = self.windows(x)  # (B, ⌈N / stride⌉, out)
         if mask is not None and torch.compiler.is_exporting():  # so that nothing has to prove that both are as long
             mask = mask[:, self.stride * torch.arange(x.shape[1], device=x.device)]
         elif mask is not None:
             mask = mask[:, :: self.stride]  # (B, ⌈N / stride⌉)
-        return F.gelu(self.norm(x, mask)), mask
+        return self.ended(x, mask), mask
 
     def init_state(self, batch_size: int) -> ConvolutionState:
-        """The state of a causal convolution before its first input, for `step`."""
-        return ConvolutionState(0, place(self).new_zeros(batch_size, self.reach, self.convolution.in_channels))
+        """The state of a causal layer before its first input, for `step`."""
+        return ConvolutionState(0, place(self).new_zeros(batch_size, self.taps - 1, self.channels))
 
     @gathers
     def step(self, x: Float[Tensor, "B T C"], state: ConvolutionState) -> tuple[Tensor, ConvolutionState]:
-        """The outputs that the next T inputs complete, (B, 0 or more, out), and the state after them; T may be 0."""
+        """The frames that the next T inputs complete, (B, 0 or more, out), and the state after them; T may be 0."""
         check_norms(self.norm)
         check_batch(x.shape[0], state.kept.shape[0])
-        if state.kept.shape[1:] != (self.reach, x.shape[2]):
+        if state.kept.shape[1:] != (self.taps - 1, x.shape[2]):
             raise ValueError(
-                f"state keeps inputs of shape {tuple(state.kept.shape)} of a convolution: expected (B, {self.reach}, "
-                f"{x.shape[2]}); take the state of this model's init_state"
+                f"state keeps inputs of shape {tuple(state.kept.shape)} of a convolution: expected (B, "
+                f"{self.taps - 1}, {x.shape[2]}); take the state of this model's init_state"
             )
-        skipped = -state.seen % self.stride  # inputs until the one at which the next output ends
+        skipped = -state.seen % self.stride  # inputs until the one at which the next frame ends
         seen = state.seen + x.shape[1]
         context = torch.cat([state.kept.to(x.dtype), x], 1)  # (B, taps − 1 + T, C)
         # A copy, so that the state does not keep the whole piece in memory
         state = ConvolutionState(seen, context[:, x.shape[1] :].clone())
         if skipped >= x.shape[1]:
-            return x.new_empty(x.shape[0], 0, self.convolution.out_channels), state
-        x = self.convolution(context[:, skipped:].mT).mT  # (B, ⌈(T − skipped) / stride⌉, out)
-        return F.gelu(self.norm(x)), state
+            return x.new_empty(x.shape[0], 0, self.out), state
+        return self.ended(self.windows(context[:, skipped:])), state  # (B, ⌈(T − skipped) / stride⌉, out)
+
+
+class StridedConvolution(FrameLayer):
+    """gelu(norm(convolution(x))); arguments as for `FrameLayer`."""
+
+    def __init__(self, channels: int, out: int, stride: int, norm: str, causal: bool) -> None:
+        super().__init__(channels, out, stride, norm, causal)
+        self.convolution = nn.Conv1d(channels, out, self.taps, stride, bias=norm not in ("batch", "layer"))
+
+    def windows(self, x: Float[Tensor, "B N C"]) -> Float[Tensor, "B M out"]:
+        """The convolution."""
+        return self.convolution(x.mT).mT
+
+    def ended(self, x: Float[Tensor, "B M out"], mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B M out"]:
+        """Norm and activation."""
+        return F.gelu(self.norm(x, mask))
 
 
 class Stem(nn.Module):
@@ -95,11 +124,15 @@ class Stem(nn.Module):
         if any(stride < 1 for stride in strides):
             raise ValueError(f"strides={tuple(strides)}: expected each at least 1; use (1,) for no stride")
         self.stride, self.causal = math.prod(strides), causal
+        self.layers = nn.ModuleList(self.make_layers(channels, dim, strides, norm, causal))
+
+    def make_layers(
+        self, channels: int, dim: int, strides: Sequence[int], norm: str, causal: bool
+    ) -> Iterable[FrameLayer]:
+        """What makes frames of the vectors, layer by layer."""
         widths = [channels, *[max(dim // 2, 1)] * (len(strides) - 1), dim]
-        self.layers = nn.ModuleList(
-            StridedConvolution(channels, out, stride, norm, causal)
-            for channels, out, stride in zip(widths, widths[1:], strides, strict=False)
-        )
+        for channels, out, stride in zip(widths, widths[1:], strides, strict=False):
+            yield StridedConvolution(channels, out, stride, norm, causal)
 
     def embed(self, x: Tensor, mask: Tensor | None) -> tuple[Float[Tensor, "B N C"], Tensor | None]:
         """Check x and mask, and give each position a vector."""
@@ -126,7 +159,7 @@ class Stem(nn.Module):
         """
         if self.layers and not self.causal:
             raise ValueError("causal=False: only a causal stem streams; construct it with causal=True")
-        return tuple(layer.init_state(batch_size) for layer in self._convolutions())
+        return tuple(layer.init_state(batch_size) for layer in self._layers())
 
     @gathers
     def step(self, x: Tensor, state: StemState) -> tuple[Float[Tensor, "B M dim"], StemState]:
@@ -146,13 +179,13 @@ class Stem(nn.Module):
                 "gives"
             )
         states = []
-        for layer, before in zip(self._convolutions(), cast(Iterable[ConvolutionState], state), strict=True):
+        for layer, before in zip(self._layers(), cast(Iterable[ConvolutionState], state), strict=True):
             x, after = layer.step(x, before)
             states.append(after)
         return x, tuple(states)
 
-    def _convolutions(self) -> Iterable[StridedConvolution]:
-        return cast(Iterable[StridedConvolution], self.layers)
+    def _layers(self) -> Iterable[FrameLayer]:
+        return cast(Iterable[FrameLayer], self.layers)
 
 
 def zero_masked(x: Float[Tensor, "B N C"], mask: Bool[Tensor, "B N"] | None) -> Float[Tensor, "B N C"]:

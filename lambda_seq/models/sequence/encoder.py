@@ -22,7 +22,7 @@ from lambda_seq.models.sequence.blocks import Blocks, LayerScale
 from lambda_seq.models.sequence.ngrams import NgramStem
 from lambda_seq.models.sequence.options import EncoderOptions
 from lambda_seq.models.sequence.pooling import SequencePool
-from lambda_seq.models.sequence.stems import STEMS, TokenStem, make_stem
+from lambda_seq.models.sequence.stems import KINDS, STEMS, TokenStem, make_stem
 from lambda_seq.models.sequence.streaming import EncoderState, check_batch, check_norms
 
 
@@ -43,13 +43,15 @@ class LambdaEncoder(NormOwner, Model):
     Args:
         num_classes: length of the output; None for 2. Not of the heads "tokens", "values" and "embedding", whose
             outputs follow from the input.
-        stem: "tokens" (ids, (B, N)), "features" ((B, N, in_channels)), "waveform" (samples, (B, N) or (B, N, C)), or
-            "ngrams" (ids of any vocabulary, (B, N), whose n-grams are known by hashes: words and pairs of words).
+        stem: "tokens" (ids, (B, N)), "features" ((B, N, in_channels)), "waveform" (samples, (B, N) or (B, N, C)),
+            "spectrum" (samples, too, of which a spectrogram with learned bands is made), or "ngrams" (ids of any
+            vocabulary, (B, N), whose n-grams are known by hashes: words and pairs of words).
         vocab_size: number of token ids; None for 257, bytes and a padding id. With "ngrams" no weight depends on it,
             but the head "tokens" has to know it. Tokens and n-grams only.
-        in_channels: features of a position, or channels of the audio; None for 1. Features and waveform only.
+        in_channels: features of a position, or channels of the audio; None for 1. Features, waveform and spectrum only.
         strides: of convolutions behind the stem, whose product is positions of x per frame; None for (4, 4) with
-            "waveform", and for none at all with the others. (4,) shortens byte sequences to a quarter.
+            "waveform", (160,) with "spectrum", whose first is from spectrum to spectrum, and for none at all with the
+            others. (4,) shortens byte sequences to a quarter.
         orders: lengths of the n-grams; None for (1, 2), tokens and pairs of neighbours. N-grams only.
         buckets: vectors that all n-grams share, by hash; None for 262,144. N-grams only.
         idf: whether n-grams weigh by their inverse document frequency, which tasks count in the training documents
@@ -99,7 +101,7 @@ class LambdaEncoder(NormOwner, Model):
         options = complete(EncoderOptions, options, self)
         options["block_norm"] = norm = options["block_norm"] or options["norm"] or "layer"
         dim, causal = options["dim"], options["causal"]
-        self.dim, self.input_kind, self.causal = dim, "tokens" if stem == "ngrams" else stem, causal
+        self.dim, self.input_kind, self.causal = dim, KINDS.get(stem, stem), causal
         self.objective = make_objective(head, head_options)
         self.stem = make_stem(
             stem,

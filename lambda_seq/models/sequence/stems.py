@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from jaxtyping import Bool, Float, Int
@@ -10,13 +10,22 @@ from torch import Tensor, nn
 
 from lambda_seq.layers import checks
 from lambda_seq.models.inputs import WORD_IDS
-from lambda_seq.models.sequence.convolutions import Stem, Stemmed, check_ids, zero_masked
+from lambda_seq.models.sequence.convolutions import (
+    FrameLayer,
+    Stem,
+    Stemmed,
+    StridedConvolution,
+    check_ids,
+    zero_masked,
+)
 from lambda_seq.models.sequence.ngrams import NgramStem
+from lambda_seq.models.sequence.spectrum import BandPowers
 
-STEMS = ("tokens", "features", "waveform", "ngrams")
+STEMS = ("tokens", "features", "waveform", "ngrams", "spectrum")
+KINDS = {"ngrams": "tokens", "spectrum": "waveform"}  # of input, of those that are not named as theirs
 STEMS_OF = {  # options that some have
     **dict.fromkeys(("vocab_size", "token_dropout"), ("tokens", "ngrams")),
-    "in_channels": ("features", "waveform"),
+    "in_channels": ("features", "waveform", "spectrum"),
     **dict.fromkeys(("orders", "buckets", "idf"), ("ngrams",)),
 }
 
@@ -146,6 +155,26 @@ class WaveformStem(Stem):
         return x, mask
 
 
+class SpectrumStem(WaveformStem):
+    """Spectra of raw samples, then strided convolutions over them, (B, N) or (B, N, C) -> (B, M, dim).
+
+    Args:
+        dim: channels of the frames, and bands of each channel of the samples.
+        in_channels: channels C of the samples.
+        strides: the first from spectrum to spectrum, in samples, such as 10 milliseconds; each is of four times as
+            many. The others of convolutions over the spectra; there is one of stride 1 if there are no others.
+        norm, causal: as for `Stem`.
+    """
+
+    def make_layers(
+        self, channels: int, dim: int, strides: Sequence[int], norm: str, causal: bool
+    ) -> Iterable[FrameLayer]:
+        """Spectra, and the convolutions behind them."""
+        yield BandPowers(channels, dim, strides[0], norm, causal)
+        for place, stride in enumerate(strides[1:] or (1,)):
+            yield StridedConvolution(dim if place else channels * dim, dim, stride, norm, causal)
+
+
 def make_stem(
     stem: str,
     dim: int,
@@ -160,7 +189,7 @@ def make_stem(
     norm: str = "layer",
     causal: bool = False,
 ) -> TokenStem | FeatureStem | WaveformStem | NgramStem:
-    """The stem of this name: "tokens", "features", "waveform" or "ngrams"; None stands for its own defaults.
+    """The stem of this name: "tokens", "features", "waveform", "ngrams" or "spectrum"; None for its own defaults.
 
     Raises:
         TypeError: strides or orders are no list of integers.
@@ -183,8 +212,9 @@ def make_stem(
                 raise TypeError(f"{name}={numbers!r}: expected a list of integers, such as {example}, or None")
             checks.integers(**{f"{name}[{place}]": number for place, number in enumerate(numbers)})
     channels = 1 if in_channels is None else in_channels
-    if stem == "waveform":
-        return WaveformStem(dim, channels, strides=(4, 4) if strides is None else strides, norm=norm, causal=causal)
+    if stem in ("waveform", "spectrum"):
+        kind, usual = (WaveformStem, (4, 4)) if stem == "waveform" else (SpectrumStem, (160,))
+        return kind(dim, channels, strides=usual if strides is None else strides, norm=norm, causal=causal)
     strides = () if strides is None else strides
     if stem == "features":
         return FeatureStem(dim, channels, strides=strides, norm=norm, causal=causal)

@@ -14,9 +14,11 @@ STEMS = {
     "tokens": {"vocab_size": 11},
     "features": {"in_channels": 2},
     "waveform": {"in_channels": 2, "strides": (2, 2)},
+    "spectrum": {"in_channels": 2, "strides": (4,)},
     "ngrams": {"vocab_size": 11, "buckets": 500, "orders": (1, 2, 3)},
 }
 IDS = ("tokens", "ngrams")  # stems that take them
+SOUNDS = ("waveform", "spectrum")
 
 
 def build(stem="features", seed=0, **options):
@@ -243,7 +245,7 @@ def test_the_residual_stream_keeps_its_scale(depth, options):
 
 @pytest.mark.parametrize("stem", STEMS)
 def test_without_blocks_nothing_mixes_positions(stem):
-    model = build(stem, depth=0, block_norm="none", pool="sqrt", strides=(1,) if stem == "waveform" else None)
+    model = build(stem, depth=0, block_norm="none", pool="sqrt", strides=(1,) if stem in SOUNDS else None)
     x, mask = draw(stem, 2, 7), torch.arange(7) < torch.tensor([[7], [4]])
     frames, _ = model.stem(x, mask)
     means = torch.stack([frames[0].sum(0) / 7**0.5, frames[1, :4].sum(0) / 2])
@@ -334,7 +336,7 @@ def test_bfloat16_autocast(stem):
     torch.testing.assert_close(logits.float(), build(stem).float().train()(x, mask), rtol=0.1, atol=0.1)
 
 
-PACKABLE = [stem for stem in STEMS if stem != "waveform"]
+PACKABLE = [stem for stem in STEMS if stem not in SOUNDS]
 SPANS = [(0, 0, 4), (0, 4, 5), (0, 5, 14), (1, 3, 8), (1, 9, 14), (3, 0, 14)]  # row, begin, end of each document
 
 
@@ -434,7 +436,10 @@ def test_the_longest_document_counts_for_max_length():
 
 @pytest.mark.parametrize(
     ("stem", "options"),
-    [("waveform", {}), ("tokens", {"strides": (1,)}), ("tokens", {"strides": (4,)}), ("ngrams", {"strides": (2,)})],
+    [
+        *(("waveform", {}), ("spectrum", {})),
+        *(("tokens", {"strides": (1,)}), ("tokens", {"strides": (4,)}), ("ngrams", {"strides": (2,)})),
+    ],
 )
 def test_documents_behind_convolutions_are_refused(stem, options):
     with pytest.raises(ValueError, match=r"documents: the stem's convolutions, .*give each document a row of its own"):

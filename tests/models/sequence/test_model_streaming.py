@@ -31,6 +31,7 @@ STEMS = {
     "strided features": {"stem": "features", "in_channels": 2, "strides": (2, 3)},
     "waveform": {"stem": "waveform", "strides": (2, 2)},
     "stereo": {"stem": "waveform", "in_channels": 2, "strides": (4,)},
+    "spectrum": {"stem": "spectrum", "in_channels": 2, "strides": (4, 2)},
     "ngrams": {"stem": "ngrams", "buckets": 99, "orders": (1, 3)},
     "strided ngrams": {"stem": "ngrams", "buckets": 99, "strides": (3,)},
 }

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lambda_seq.models.sequence.stems import FeatureStem, TokenStem, WaveformStem, make_stem
+from lambda_seq.models.sequence.stems import FeatureStem, SpectrumStem, TokenStem, WaveformStem, make_stem
 
 DIM = 6
 
@@ -63,6 +63,7 @@ STRIDED = {
     "tokens": lambda **options: TokenStem(DIM, 9, **options),
     "features": lambda **options: FeatureStem(DIM, 2, **options),
     "waveform": lambda **options: WaveformStem(DIM, **options),
+    "spectrum": lambda **options: SpectrumStem(DIM, **options),
 }
 
 
@@ -113,7 +114,7 @@ def test_pieces_give_the_frames_of_the_whole(kind, lengths, strides, norm):
         frames.append(some)
         assert sum(part.shape[1] for part in frames) == -(-seen // stem.stride)  # as soon as they can be
     torch.testing.assert_close(torch.cat(frames, 1), stem(x)[0])
-    assert [part.kept.shape[1] for part in state] == [4 * stride for stride in strides]
+    assert [part.kept.shape[1] for part in state] == [4 * layer.stride for layer in stem.layers]
 
 
 def test_stems_without_convolutions_need_no_state():
@@ -153,6 +154,7 @@ def test_every_parameter_of_a_strided_stem_learns(kind):
         ("tokens", {"vocab_size": 5}),
         ("features", {"in_channels": 2}),
         ("waveform", {"in_channels": 2, "strides": (3,)}),
+        ("spectrum", {"in_channels": 2, "strides": (3,)}),
     ],
 )
 def test_make_stem(stem, options):
@@ -172,6 +174,7 @@ def test_make_stem(stem, options):
         ("tokens", {"vocab_size": 0}, r"vocab_size=0: expected at least 1"),
         ("features", {"in_channels": 0}, r"in_channels=0: expected at least 1"),
         ("waveform", {"strides": ()}, r"strides=\(\): expected at least one"),
+        ("spectrum", {"strides": ()}, r"strides=\(\): expected at least one"),
         ("waveform", {"strides": (4, 0)}, r"strides=\(4, 0\): expected each at least 1; use \(1,\)"),
     ],
 )
