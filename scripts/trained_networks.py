@@ -29,6 +29,7 @@ from urllib.parse import quote
 from benchmarks.machine import describe
 from benchmarks.recording import Record, Recorder
 from benchmarks.reporting import Table, show
+from evidence.folds import make_folds
 from evidence.shown import SHOWN, Shown
 from evidence.trainings import ROOT, add_places, scored, split_arguments, spread, train_all
 
@@ -44,9 +45,10 @@ COLUMNS = (
     *("a first try", "our baseline", "validation", "without mixing"),
 )
 NOTE = (
-    "Test and validation figures are the mean ± standard deviation over seeds, of the checkpoint that validation "
-    "called best; s is the time of a training with its validation, on a core that other programs shared, and is "
-    "missing where another command had begun it. Without mixing, the lambda layers see no other position; one seed."
+    "Test and validation figures are the mean ± standard deviation over seeds or folds, of the checkpoint that "
+    "validation called best; s is the time of a training with its validation, on a core that other programs shared, "
+    "and is missing where another command had begun it. Without mixing, the lambda layers see no other position; one "
+    "seed."
 )
 
 
@@ -67,14 +69,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return refuse(f"--data {options.data}: there is no {', '.join(missing)}; --only leaves others out")
     codes = [0]
     for one in chosen:
-        for name, seeds, extra in trainings(one, options.seeds):
-            config = {"config": configuration(one.config), "path": str(options.data / one.pack), "seeds": seeds}
-            each = argparse.Namespace(**vars(options) | config)
-            kept = options.models if name == one.name else None
-            codes.append(train(each, [*one.options, *passed], given, one, name, extra, kept))
-            options.fresh = False
-            if codes[-1] in (2, 130):
-                return codes[-1]
+        for data, part in parts(one, options.data / one.pack, options.work):
+            for name, seeds, extra in trainings(one, options.seeds, part):
+                config = {"config": configuration(one.config), "path": str(data), "seeds": seeds}
+                each = argparse.Namespace(**vars(options) | config)
+                kept = options.models if name == one.name else None
+                codes.append(train(each, [*one.options, *passed], given, one, name, extra, kept))
+                options.fresh = False
+                if codes[-1] in (2, 130):
+                    return codes[-1]
     return max(codes)
 
 
@@ -144,12 +147,20 @@ def refuse(why: str) -> int:
     return 2
 
 
-def trainings(shown: Shown, seeds: Sequence[int] | None) -> list[tuple[str, list[int], list[str]]]:
+def parts(shown: Shown, pack: Path, work: Path) -> list[tuple[Path, str]]:
+    """The data that networks of a kind are trained on, and what is added to their names: those of each fold, if any."""
+    if shown.folds is None:
+        return [(pack, "")]
+    folds = make_folds(pack, shown.folds, work / "folds" / shown.pack)
+    return [(fold, f", {fold.name.replace('_', ' ')}") for fold in folds]
+
+
+def trainings(shown: Shown, seeds: Sequence[int] | None, part: str = "") -> list[tuple[str, list[int], list[str]]]:
     """What is trained of a network: a name, seeds, and options beside those of its recipe."""
     seeds = list(seeds or shown.seeds)
-    found = [(shown.name, seeds, ["--test_after_fit=true", "--baseline=true"])]
+    found = [(shown.name + part, seeds, ["--test_after_fit=true", "--baseline=true"])]
     if shown.unmixed is not None:
-        found.append((unmixed(shown.name), seeds[:1], [*shown.unmixed, "--test_after_fit=false"]))
+        found.append((unmixed(shown.name + part), seeds[:1], [*shown.unmixed, "--test_after_fit=false"]))
     return found
 
 
@@ -173,10 +184,14 @@ def report(recorder: Recorder, options: argparse.Namespace, recipe: str, failed:
 
 
 def rows(records: Sequence[Record]) -> tuple[tuple[str, ...], ...]:
-    """A row for each network that has records, of the recipe that was trained last."""
+    """A row for each network that has records, of the recipe that was trained last; of its folds together."""
     found = []
+    names = dict.fromkeys(str(record["key"]["network"]) for record in records)
     for shown in SHOWN:
-        own, without = (newest(records, name) for name in (shown.name, unmixed(shown.name)))
+        parts = [name for name in names if name == shown.name or name.startswith(f"{shown.name}, fold ")]
+        wholes = [name for name in parts if not name.endswith(unmixed(""))]
+        own = [record for name in wholes for record in newest(records, name)]
+        without = [record for name in wholes for record in newest(records, unmixed(name))]
         if own:
             found.append(row(shown, own, without))
     return tuple(found)
@@ -199,12 +214,19 @@ def row(shown: Shown, own: Sequence[Record], without: Sequence[Record]) -> tuple
         f"{own[0]['parameters']:,}",
         f"{statistics.fmean(timed):,.0f}" if timed else "",
         spread([record["test"] for record in own]),
-        " ".join(str(record["key"]["seed"]) for record in own),
+        tested_by(own),
         "" if shown.first is None else f"{shown.first[0]:.3f} ({shown.first[1]})",
-        "" if own[0]["baseline"] is None else f"{own[0]['baseline']:.3f}",
+        "" if own[0]["baseline"] is None else f"{statistics.fmean(record['baseline'] for record in own):.3f}",
         spread([record["validation"] for record in own]),
         spread([record["validation"] for record in without]) if without else "",
     )
+
+
+def tested_by(own: Sequence[Record]) -> str:
+    """Seeds of the networks, and how many folds they are of."""
+    seeds = " ".join(map(str, dict.fromkeys(record["key"]["seed"] for record in own)))
+    folds = len({record["key"]["network"] for record in own})
+    return seeds if folds == 1 else f"{seeds}, {folds} folds"
 
 
 def write_page(records: Sequence[Record], page: Path) -> None:

@@ -21,6 +21,8 @@ class Shown:
         first: test figure of a person's first try on the same split, and what that was; None where it is not known.
         licence: of the data, and where they are from; for a network that comes with the library.
         unmixed: options that leave the lambda layers no more than each position by itself; None where there are none.
+        folds: column of the data that says in which fold a row is: each fold is tested by a network of its own, trained
+            on the others. None where the data have a test split.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Shown:
     first: tuple[float, str] | None = None
     licence: str | None = None
     unmixed: tuple[str, ...] | None = UNMIXED
+    folds: str | None = None
 
 
 AUDIO = "log-mel statistics, logistic regression"
@@ -51,6 +54,15 @@ SHOWN = (
         "Arabic speech commands, 10 words by other speakers in each split, raw 16 kHz; 900 / 300 / 300 clips",
         "speech_commands",
         first=(0.847, AUDIO),
+    ),
+    Shown(
+        "environmental sounds",
+        "esc10",
+        "ESC-10, raw 22.05 kHz, five seconds a clip; five folds of 80 clips, of which three train",
+        "audio_classification",
+        seeds=(0,),
+        first=(0.75, AUDIO),
+        folds="fold",
     ),
     Shown(
         "reviews",

@@ -26,7 +26,7 @@ from lambda_seq.tasks.recipes.rules import (
     smoothing,
 )
 
-FRAME = 0.008  # seconds from frame to frame, as long as that gives
+FRAME, SPECTRUM = 0.008, 0.01  # seconds from frame to frame of convolutions and of spectra, as long as that gives
 LEAST_FRAMES, MOST_FRAMES = 50, 1_500  # of a clip; else frames are shorter or longer,
 SHORTEST_FRAME, LONGEST_FRAME = 0.004, 0.016  # but no more than that
 HOP = 0.01  # seconds from one log-mel frame to the next, by default
@@ -105,9 +105,8 @@ def choose(clips: Clips) -> list[Choice]:
     choices += [
         Choice(f"data.augmentation.{name}", value, few(clips)) for name, value in (changes | {"shift": shift}).items()
     ]
-    stem = "features" if clips.frames else "waveform"
-    choices += of_network([("stem", stem)], f"for {'log-mel frames' if clips.frames else 'samples'}")
-    choices += [_strides(clips, longest), *of_network(OPTIONS_OF_NETWORK.items(), "for sound")]
+    stem = _stem(clips)
+    choices += [stem, _strides(clips, longest, stem.value), *of_network(OPTIONS_OF_NETWORK.items(), "for sound")]
     choices += of_network([("dropout", by(DROPOUT, clips.rows))], few(clips))
     choices += smoothing(SMOOTHING, clips)
     choices += optimizer(RATE, DECAY, "for sound")
@@ -126,19 +125,35 @@ def _heard(clips: Clips) -> list[Choice]:
     return [Choice("data.max_seconds", length, f"95 % of the clips are no longer, but one has {clips.longest:.3g} s")]
 
 
-def _strides(clips: Clips, longest: float) -> Choice:
-    """Of three convolutions, or of none that log-mel frames need."""
+def _stem(clips: Clips) -> Choice:
+    """How samples become frames; by convolutions where strides are given, as these are strides of such."""
+    name = "model.options.stem"
+    if clips.frames:
+        return Choice(name, "features", "for log-mel frames")
+    if name in clips.given or "model.options.strides" not in clips.given:
+        return Choice(name, clips.given.get(name, "spectrum"), "for samples")
+    return Choice(name, "waveform", f"for strides {clips.given['model.options.strides']}")
+
+
+def _strides(clips: Clips, longest: float, stem: str) -> Choice:
+    """Of spectra and perhaps a convolution, of three convolutions, or of none that log-mel frames need."""
+    name = "model.options.strides"
     if clips.frames:
         frames = round(longest / clips.hop)
         strides = [] if frames <= MOST_FRAMES else [2] if frames <= 2 * MOST_FRAMES else [2, 2]
-        return Choice("model.options.strides", strides, f"clips have up to {frames:,} log-mel frames")
-    wanted = min(max(FRAME, longest / MOST_FRAMES), clips.median / LEAST_FRAMES)
-    wanted = min(max(wanted, SHORTEST_FRAME), LONGEST_FRAME)
-    strides = strides_of(round(math.log2(max(clips.rate * wanted, 2))))
+        return Choice(name, strides, f"clips have up to {frames:,} log-mel frames")
+    least = clips.median / LEAST_FRAMES
+    if stem == "spectrum":
+        hop = max(round(clips.rate * max(min(SPECTRUM, least), SHORTEST_FRAME)), 1)
+        strides = [hop] if longest * clips.rate / hop <= MOST_FRAMES else [hop, 2]
+    else:
+        wanted = min(max(FRAME, longest / MOST_FRAMES), least)
+        wanted = min(max(wanted, SHORTEST_FRAME), LONGEST_FRAME)
+        strides = strides_of(round(math.log2(max(clips.rate * wanted, 2))))
     samples = math.prod(strides)
     frames = round(clips.median * clips.rate / samples)
     frame = f"a frame is {samples} samples, {1000 * samples / clips.rate:.3g} ms"
-    return Choice("model.options.strides", strides, f"{frame}: {frames:,} of the median clip")
+    return Choice(name, strides, f"{frame}: {frames:,} of the median clip")
 
 
 def strides_of(doublings: int) -> list[int]:

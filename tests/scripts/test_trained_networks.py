@@ -3,9 +3,11 @@
 import json
 from types import SimpleNamespace
 
+import datasets
 import pytest
 import torch
 import trained_networks
+from evidence.folds import make_folds
 from evidence.shown import SHOWN, UNMIXED
 from paths import ROOT
 
@@ -13,7 +15,7 @@ from lambda_seq.models import create_model, from_pretrained
 from lambda_seq.models.hub.named import pretrained
 from lambda_seq.tasks.configurations import configuration
 
-PAGE = "before\n<!-- trained networks -->\nold\n<!-- end -->\nafter\n"
+PAGE = "before\n<!-- trained networks -->\nstale\n<!-- end -->\nafter\n"
 
 
 @pytest.fixture
@@ -58,7 +60,7 @@ def test_seeds_are_tested_and_one_is_without_mixing(command, given, tmp_path):
     assert line + "| 0.700 | 0.9000 ± 0.0000 | 0.9000 |" in text
     assert text.startswith("before\n<!-- trained networks -->\n")
     assert text.endswith("<!-- end -->\nafter\n")
-    assert "old" not in text
+    assert "stale" not in text
 
     (tmp_path / "page.md").write_text(PAGE)
     given.clear()
@@ -98,6 +100,38 @@ def test_networks_are_kept_by_name(command, given, tmp_path, monkeypatch, capsys
     assert trained_networks.main([*digits, "--models", str(tmp_path / "others")]) == 0
     assert "are too many to be kept" in capsys.readouterr().err
     assert not (tmp_path / "others").exists()
+
+
+def test_each_fold_is_tested_by_a_network_of_its_own(command, given, tmp_path):
+    rows = {"x": list(range(10)), "fold": [3, 1, 2, 5, 4] * 2}
+    datasets.Dataset.from_dict(rows).to_parquet(tmp_path / "data" / "esc10" / "train.parquet")
+    command = [*command, "--only", "environmental sounds"]
+    assert trained_networks.main(command) == 0
+    wholes, without = given[::2], given[1::2]
+    assert len(wholes) == len(without) == 5
+    assert all("--seed_everything=0" in fit for fit in given)
+    for place, fit in enumerate(wholes):
+        (folder,) = (word.removeprefix("--data.path=") for word in fit if word.startswith("--data.path="))
+        found = {
+            split: set(datasets.Dataset.from_parquet(f"{folder}/{split}.parquet")["fold"])
+            for split in ("train", "validation", "test")
+        }
+        before = (place - 1) % 5 + 1
+        assert found == {"test": {place + 1}, "validation": {before}, "train": {1, 2, 3, 4, 5} - {place + 1, before}}
+    line = (
+        "| 0.8000 ± 0.0000 | 0, 5 folds | 0.750 (log-mel statistics, logistic regression) | 0.700 | 0.9000 ± 0.0000 |"
+    )
+    assert line in (tmp_path / "page.md").read_text()
+
+
+def test_folds_that_cannot_be_made(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    datasets.Dataset.from_dict({"x": [1, 2], "fold": [1, 2]}).to_parquet(data / "train.parquet")
+    with pytest.raises(ValueError, match=r"column='part': .* has no such column; expected one of x, fold"):
+        make_folds(data, "part", tmp_path)
+    with pytest.raises(ValueError, match=r"column='fold': .* has 2 folds; expected 3, to train, validate and test"):
+        make_folds(data, "fold", tmp_path)
 
 
 def test_what_cannot_begin(command, tmp_path, capsys):

@@ -22,7 +22,8 @@ def chosen(given=None, **measured):
         (  # spoken digits
             {"rows": 2_400, "rate": 8_000, "median": 0.42, "long": 0.7, "longest": 2.28},
             {
-                "model.options.strides": [4, 4, 4],
+                "model.options.stem": "spectrum",
+                "model.options.strides": [67],
                 "data.max_seconds": 0.7,
                 "data.batch_size": 32,
                 "data.augmentation.speed": 0.1,
@@ -33,7 +34,7 @@ def chosen(given=None, **measured):
         (  # spoken words
             {"rows": 900, "rate": 16_000, "median": 1.0, "long": 1.0, "longest": 1.0},
             {
-                "model.options.strides": [8, 4, 4],
+                "model.options.strides": [160],
                 "data.batch_size": 32,
                 "data.augmentation.speed": 0.15,
                 "data.augmentation.shift": 0.1,
@@ -43,11 +44,17 @@ def chosen(given=None, **measured):
         ),
         (  # sounds of five seconds
             {"rows": 240, "rate": 22_050, "median": 5.0, "long": 5.0, "longest": 5.0},
-            {"model.options.strides": [8, 4, 4], "data.batch_size": 16, "trainer.max_epochs": 60},
+            {"model.options.strides": [220], "data.batch_size": 16, "trainer.max_epochs": 60},
         ),
         (  # songs
             {"rows": 8_000, "rate": 44_100, "median": 180, "long": 300, "longest": 600},
-            {"data.max_seconds": 30.0, "data.batch_size": 2, "data.cache": False, "trainer.max_epochs": 3},
+            {
+                "model.options.strides": [441, 2],
+                "data.max_seconds": 30.0,
+                "data.batch_size": 2,
+                "data.cache": False,
+                "trainer.max_epochs": 3,
+            },
         ),
         (
             {"rows": 900, "frames": True},
@@ -67,13 +74,23 @@ def test_choices(measured, expected):
 
 @pytest.mark.parametrize("rate", [1_000, 4_000, 8_000, 16_000, 22_050, 44_100, 48_000])
 @pytest.mark.parametrize("seconds", [0.05, 0.5, 1, 5, 12, 30])
-def test_frames_are_of_4_to_16_milliseconds(rate, seconds):
-    found = chosen(rows=1_000, rate=rate, median=seconds, long=seconds, longest=seconds)
+@pytest.mark.parametrize("stem", ["waveform", "spectrum"])
+def test_frames_are_of_4_to_20_milliseconds(rate, seconds, stem):
+    given = {"model.options.stem": stem}
+    found = chosen(given, rows=1_000, rate=rate, median=seconds, long=seconds, longest=seconds)
     frame = math.prod(found["model.options.strides"])
     milliseconds, frames = 1000 * frame / rate, seconds * rate / frame
-    assert 2.8 < milliseconds < 22.7  # the nearest power of two samples
+    assert 2.8 < milliseconds < 22.7  # of convolutions the nearest power of two samples
     assert milliseconds < 5.7 or frames > 35
     assert milliseconds > 11.3 or frames < 2_125
+
+
+def test_given_strides_are_those_of_convolutions():
+    sizes = {"rows": 900, "rate": 16_000, "median": 1.0, "long": 1.0, "longest": 1.0}
+    assert chosen({"model.options.strides": [8, 4]}, **sizes)["model.options.stem"] == "waveform"
+    own = {"model.options.strides": [200, 1], "model.options.stem": "spectrum"}
+    assert chosen(own, **sizes)["model.options.stem"] == "spectrum"
+    assert chosen({"model.options.stem": "waveform"}, **sizes)["model.options.strides"] == [8, 4, 4]
 
 
 def test_strides_multiply_to_powers_of_two():
