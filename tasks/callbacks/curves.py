@@ -22,6 +22,8 @@ SCORES = {
     "bits_per_byte": "Bits per byte",
 }  # metric: title of its panel
 OTHERWISE = {"f1": "F1", "rmse": "Root mean squared error"}  # of data that have none of these
+WIDTH, HEIGHT = 4.0, 3.8  # of a panel with its margins, in inches
+LEFT, RIGHT, BOTTOM, TOP = 0.7, 0.15, 0.55, 0.35  # margins; to fit them to the labels takes as long as drawing
 TRAIN, VALIDATION, RATE = "#0072B2", "#D55E00", "#009E73"  # blue, vermilion, green of Okabe & Ito, for all eyes
 
 
@@ -100,9 +102,12 @@ def draw(points: dict[str, list[list[float]]], path: Path) -> None:
     style: Any = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True}
     scores = scores_in(points)
     with mpl.rc_context(style | {"grid.alpha": 0.3, "axes.titlesize": 11, "axes.titleweight": "bold"}):
-        figure = Figure(figsize=(4 * (2 + len(scores)), 3.8), dpi=150, layout="constrained")
+        panels = 2 + len(scores)
+        figure = Figure(figsize=(WIDTH * panels, HEIGHT), dpi=150)
         FigureCanvasAgg(figure)
-        loss, *middle, rate = figure.subplots(1, 2 + len(scores))
+        inner, left, right = WIDTH - LEFT - RIGHT, LEFT / WIDTH / panels, 1 - RIGHT / WIDTH / panels
+        margins = {"left": left, "right": right, "bottom": BOTTOM / HEIGHT, "top": 1 - TOP / HEIGHT}
+        loss, *middle, rate = figure.subplots(1, panels, gridspec_kw=margins | {"wspace": (LEFT + RIGHT) / inner})
         _line(loss, points.get("train/loss"), TRAIN, "", alpha=0.35, linewidth=0.8)
         _line(loss, points.get("train/loss_epoch"), TRAIN, "training", marker="o")
         _line(loss, points.get("val/loss"), VALIDATION, "validation", marker="s", linestyle="--")
