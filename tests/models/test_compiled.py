@@ -15,6 +15,7 @@ NETWORKS = {
         "lambda_encoder",
         {**SMALL, "pool": "attention", "position": "multiscale"},
     ),
+    "encoder of spectra": ("lambda_encoder", {**SMALL, "stem": "spectrum", "strides": [8]}),
     "language model": ("lambda_lm", SMALL),
     "language model, exponential": ("lambda_lm", {**SMALL, "scope": None, "position": "exponential"}),
     "pictures": ("lambda_resnet_tiny", {"blocks": (1,), "width": 8, "heads": 2, "scope": 3}),
@@ -25,6 +26,8 @@ def inputs(model, count):
     drawn = torch.Generator().manual_seed(count)
     if model.input_kind == "image":
         return (torch.randn(2, 3, count, count, generator=drawn),)
+    if model.input_kind == "waveform":
+        return (torch.randn(2, 40 * count, generator=drawn),)
     tokens = torch.randint(1, 257, (2, 4 * count), generator=drawn)
     return tokens, torch.arange(4 * count) < torch.tensor([[4 * count], [3 * count]])
 
