@@ -69,15 +69,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return refuse(f"--data {options.data}: there is no {', '.join(missing)}; --only leaves others out")
     codes = [0]
     for one in chosen:
-        for data, part in parts(one, options.data / one.pack, options.work):
-            for name, seeds, extra in trainings(one, options.seeds, part):
-                config = {"config": configuration(one.config), "path": str(data), "seeds": seeds}
-                each = argparse.Namespace(**vars(options) | config)
-                kept = options.models if name == one.name else None
-                codes.append(train(each, [*one.options, *passed], given, one, name, extra, kept))
-                options.fresh = False
-                if codes[-1] in (2, 130):
-                    return codes[-1]
+        for name, seeds, extra, data in planned(one, options):
+            config = {"config": configuration(one.config), "path": str(data), "seeds": seeds}
+            each = argparse.Namespace(**vars(options) | config)
+            kept = options.models if name == one.name else None
+            codes.append(train(each, [*one.options, *passed], given, one, name, extra, kept))
+            options.fresh = False
+            if codes[-1] in (2, 130):
+                return codes[-1]
     return max(codes)
 
 
@@ -153,6 +152,16 @@ def parts(shown: Shown, pack: Path, work: Path) -> list[tuple[Path, str]]:
         return [(pack, "")]
     folds = make_folds(pack, shown.folds, work / "folds" / shown.pack)
     return [(fold, f", {fold.name.replace('_', ' ')}") for fold in folds]
+
+
+def planned(shown: Shown, options: argparse.Namespace) -> list[tuple[str, list[int], list[str], Path]]:
+    """All trainings of a network, with their data; those without mixing last."""
+    found = [
+        (*training, data)
+        for data, part in parts(shown, options.data / shown.pack, options.work)
+        for training in trainings(shown, options.seeds, part)
+    ]
+    return sorted(found, key=lambda one: one[0].endswith(unmixed("")))
 
 
 def trainings(shown: Shown, seeds: Sequence[int] | None, part: str = "") -> list[tuple[str, list[int], list[str]]]:

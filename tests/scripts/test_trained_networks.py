@@ -107,7 +107,7 @@ def test_each_fold_is_tested_by_a_network_of_its_own(command, given, tmp_path):
     datasets.Dataset.from_dict(rows).to_parquet(tmp_path / "data" / "esc10" / "train.parquet")
     command = [*command, "--only", "environmental sounds"]
     assert trained_networks.main(command) == 0
-    wholes, without = given[::2], given[1::2]
+    wholes, without = given[:5], given[5:]
     assert len(wholes) == len(without) == 5
     assert all("--seed_everything=0" in fit for fit in given)
     for place, fit in enumerate(wholes):
