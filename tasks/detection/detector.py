@@ -47,6 +47,7 @@ class Sizes(NamedTuple):
         threshold: least score of a box.
         samples: proposals of a picture that the heads learn from.
         head_norm: whether the heads have group norms, and four convolutions in front of the two layers.
+        mask_width: channels of the convolutions that outline an object; None: as many as of the pyramid's maps.
     """
 
     channels: int = 256
@@ -56,6 +57,7 @@ class Sizes(NamedTuple):
     threshold: float = 0.05
     samples: int = 512
     head_norm: bool = False
+    mask_width: int | None = None
 
 
 def make_detector(
@@ -104,10 +106,11 @@ def make_detector(
     }
     kind = FasterRCNN
     if masks:
-        kind, width = MaskRCNN, sizes.channels
+        kind, width = MaskRCNN, sizes.mask_width or sizes.channels
+        norm = grouped if sizes.head_norm else None
         options |= {
             "mask_roi_pool": _aligned(names, MASK, strides),
-            "mask_head": MaskRCNNHeads(width, (width,) * 4, 1, norm_layer=grouped if sizes.head_norm else None),
+            "mask_head": MaskRCNNHeads(sizes.channels, (width,) * 4, 1, norm_layer=norm),
             "mask_predictor": MaskRCNNPredictor(width, width, classes + 1),
         }
     detector = kind(backbone, **options)

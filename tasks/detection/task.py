@@ -53,6 +53,7 @@ class Detection(Training):
         samples: proposals of a picture that the heads learn from.
         head_norm: group norms in the heads, and four convolutions in front of the layers that say what a box holds, as
             suits training from scratch (K. He, R. Girshick, P. Dollár, "Rethinking ImageNet Pre-training", ICCV 2019).
+        mask_width: channels of the convolutions that outline an object; default: as many as `channels`.
         facts: what a data module says of its data; default: those of the trainer's.
         training: as for `Training`.
 
@@ -78,6 +79,7 @@ class Detection(Training):
         threshold: float = 0.05,
         samples: int = 512,
         head_norm: bool = False,
+        mask_width: int | None = None,
         facts: Facts | dict[str, Any] | None = None,
         **training: Any,
     ) -> None:
@@ -88,8 +90,9 @@ class Detection(Training):
             ("head_width", head_width),
             ("detections", detections),
             ("samples", samples),
+            ("mask_width", mask_width),
         ):
-            if number < 1:
+            if number is not None and number < 1:
                 raise ValueError(f"{name}={number}: expected at least 1")
         if anchor_scale <= 0 or not 0 <= threshold < 1:
             raise ValueError(
@@ -101,7 +104,7 @@ class Detection(Training):
                 "network, such as lambda_resnet50"
             )
         self.init_from, self.freeze_norms = init_from, freeze_norms
-        self.sizes = (channels, head_width, anchor_scale, detections, threshold, samples, head_norm)
+        self.sizes = (channels, head_width, anchor_scale, detections, threshold, samples, head_norm, mask_width)
         self.begin(facts)
 
     def build(self, facts: Facts | Mapping[str, Any] | None) -> None:
