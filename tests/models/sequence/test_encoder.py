@@ -55,9 +55,10 @@ def check_padding(stem, lengths, extra, **options):
             assert not rows.grad[~real].any()
             found["x.grad"] = rows.grad[:, :longest]
         results.append(found)
-    # Where a batch norm has two values that are almost the same, gradients of 1,000 stand beside some that cancel to 0
+    # A batch norm of two values that are almost the same multiplies the rounding in front of it by hundreds, and one
+    # behind another does so again: gradients of 1,000 then stand beside some that cancel to 0
     greatest = max(tensor.abs().max().item() for tensor in results[0].values())
-    close = {"rtol": 1e-9, "atol": 1e-10 * max(1.0, greatest)}
+    close = {"rtol": 1e-9, "atol": 1e-8 * max(1.0, greatest)}
     for name, expected in results[0].items():
         torch.testing.assert_close(results[1][name], expected, **close, msg=lambda m, n=name: f"{n}: {m}")
 
