@@ -217,6 +217,7 @@ def test_wrong_uses(cli, folder):
     for given, message in (
         ({"network": "lambda_encoder"}, "which has no maps of features: choose a residual network"),
         ({"channels": 0}, "channels=0: expected at least 1"),
+        ({"mask_width": 0}, "mask_width=0: expected at least 1"),
         ({"threshold": 1.0}, r"anchor_scale=8.0, threshold=1.0: expected"),
     ):
         with pytest.raises(ValueError, match=message):

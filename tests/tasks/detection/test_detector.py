@@ -13,11 +13,12 @@ from lambda_seq.tasks.detection.detector import Sizes, make_detector
 SIZES = [(45, 38), (64, 30), (37, 64), (64, 64)]
 
 
-def build(masks=True, head_norm=False, **options):
+def build(masks=True, head_norm=False, mask_width=None, **options):
     torch.manual_seed(0)
     given = {**TINY, "blocks": [1, 1, 1], "placement": "CLL", "zero_init_last": False, **options}
     body = create_model("lambda_resnet50", features_only=True, **given)
-    sizes = Sizes(8, head_width=16, anchor_scale=4.0, detections=20, threshold=0.0, head_norm=head_norm)
+    heads = {"head_width": 16, "anchor_scale": 4.0, "detections": 20, "threshold": 0.0, "head_norm": head_norm}
+    sizes = Sizes(8, **heads, mask_width=mask_width)
     kept = {"size": 48, "max_size": 96, "mean": [0.5] * 3, "std": [0.2] * 3}
     model = make_detector(body, 3, masks, **kept, sizes=sizes)
     for name, parameter in model.named_parameters():  # so that places, and what stands behind them, matter
@@ -33,9 +34,11 @@ def pictures(sizes=SIZES):
     return [torch.rand(3, *size, generator=random, dtype=torch.float64) for size in sizes]
 
 
-@pytest.mark.parametrize(("masks", "head_norm"), [(True, False), (False, False), (True, True)])
-def test_boxes_in_a_batch_are_those_alone(masks, head_norm):
-    model = build(masks, head_norm)
+@pytest.mark.parametrize(
+    ("masks", "head_norm", "mask_width"), [(True, False, None), (False, False, None), (True, True, 12)]
+)
+def test_boxes_in_a_batch_are_those_alone(masks, head_norm, mask_width):
+    model = build(masks, head_norm, mask_width)
     with torch.no_grad():
         together, alone = model(pictures()), [model([one])[0] for one in pictures()]
     for found, expected in zip(together, alone, strict=True):
@@ -123,6 +126,17 @@ def test_heads_with_norms():
     assert [(norm.num_groups, norm.num_channels) for norm in norms] == [(8, 8)] * 8
     assert [part.out_features for part in heads.box_head.modules() if hasattr(part, "out_features")] == [16, 16]
     assert heads.box_head(torch.rand(5, 8, 7, 7, dtype=torch.float64)).shape == (5, 16)
+
+
+def test_the_mask_head_has_a_width_of_its_own():
+    heads = build(head_norm=True, mask_width=12).roi_heads
+    shapes = [tuple(part.weight.shape[:2]) for part in heads.mask_head.modules() if hasattr(part, "kernel_size")]
+    assert shapes == [(12, 8), *[(12, 12)] * 3]
+    predictor = heads.mask_predictor
+    assert predictor.conv5_mask.weight.shape[:2] == (12, 12)
+    assert predictor.mask_fcn_logits.weight.shape[:2] == (4, 12)  # of three classes, and the ground
+    masks = predictor(heads.mask_head(torch.rand(2, 8, 14, 14, dtype=torch.float64)))
+    assert masks.shape == (2, 4, 28, 28)
 
 
 @pytest.mark.parametrize("name", ["lambda_resnet26t", "resnet50_se"])
