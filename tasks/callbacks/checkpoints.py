@@ -45,9 +45,11 @@ class BestCheckpoint(ModelCheckpoint):
             save_on_train_epoch_end=False,  # at the end of validation, which a stop in mid-epoch does not reach
             enable_version_counter=False,
         )
+        self._trains = True  # or what is loaded is tested, or predicts, and no run goes on
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Go by the metric that is for such data, where the one of the task is asked for and it is another."""
+        self._trains = stage == "fit"
         judged, data = getattr(pl_module, "judged_by", None), getattr(trainer, "datamodule", None)
         if judged is not None and isinstance(data, Data) and self.monitor == pl_module.monitor[0]:  # type: ignore[index]
             monitor, mode = judged(data.facts)
@@ -80,7 +82,7 @@ class BestCheckpoint(ModelCheckpoint):
                 state["best_model_path"] = state["kth_best_model_path"] = str(file)
                 state["best_k_models"] = dict.fromkeys([str(file)], state["best_model_score"])
             else:
-                if state["best_model_path"]:
+                if state["best_model_path"] and self._trains:
                     _say_best_left(state["best_model_path"], file)
                 state |= {"best_model_score": None, "best_model_path": "", "kth_best_model_path": ""}
                 state |= {

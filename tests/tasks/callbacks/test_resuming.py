@@ -381,6 +381,13 @@ def test_a_run_that_goes_on_in_another_folder_keeps_its_best_there(run, pictures
     assert best_of("other")[0] == 12
 
 
+def test_what_is_tested_in_another_folder_does_not_go_on(run, pictures):
+    run(*IMAGES, "--trainer.max_epochs=1")
+    result = run("test", *PICTURES[1:], f"--ckpt_path={LAST}", "--output_dir=other")
+    assert said(result) == []
+    assert "test/accuracy" in result.out
+
+
 def test_another_monitor_is_said(run, pictures):
     run(*IMAGES, "--trainer.max_epochs=1")
     result = run(*IMAGES, "--trainer.max_epochs=2", "--best.monitor=val/loss", GO_ON)
