@@ -42,7 +42,7 @@ from lambda_seq.tasks.checkpointing.storage import AtomicCheckpoints, check_plac
 from lambda_seq.tasks.classification import Classification
 from lambda_seq.tasks.command_line.parser import TRACEBACK, Parser
 from lambda_seq.tasks.command_line.short_help import answer, asked, without
-from lambda_seq.tasks.configurations import located
+from lambda_seq.tasks.configurations import check_order, located
 from lambda_seq.tasks.data import Data
 from lambda_seq.tasks.inspection import inspecting
 from lambda_seq.tasks.inspection.guessing import called, with_configuration
@@ -121,7 +121,9 @@ class LambdaCLI(LightningCLI):
         if args is None and asked(sys.argv[1:]):
             # Private to Lightning: the parser of a command
             answer(parser, self._parser, renamed_words(located(without(sys.argv[1:]))))  # and ends
-        self._following = Following(parser, renamed_words(located(with_configuration(given))))  # type: ignore[arg-type]
+        words = located(with_configuration(given))  # type: ignore[arg-type]
+        check_order(words)
+        self._following = Following(parser, renamed_words(words))
         self._checkpoint: list[str | None] = []  # that is meant, once it is known
         if prints := self._following.put_aside():
             self.config = parser.parse_args(self._following.words)

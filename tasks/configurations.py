@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
+import yaml
+
 FOLDER = Path(__file__).resolve().parent / "configs"
 SUFFIXES = (".yaml", ".yml")
 PARENTS = tuple(map(Path, (".", "tasks/configs", "lambda_seq/tasks/configs")))  # as checkouts have them
@@ -53,6 +55,49 @@ def _located(words: Sequence[str]) -> Iterator[str]:
         wanted = (option if equals else previous) in OPTIONS and value not in ("", "null")
         yield f"{option}{equals}{_path(value, wanted)}" if wanted or value.endswith(SUFFIXES) else word
         previous = word
+
+
+def check_order(words: Sequence[str]) -> None:
+    """Refuse an option in front of a configuration that has it, too, and would silently take precedence.
+
+    Args:
+        words: of the command line, with paths of configurations, as from `located`.
+
+    Raises:
+        ValueError: there is one.
+    """
+    before: dict[str, str] = {}
+    for index, word in enumerate(words):
+        option, equals, value = word.partition("=")
+        if option in OPTIONS:
+            file = Path(value if equals else "".join(words[index + 1 : index + 2])).expanduser()
+            own = _options_of(file) if before and file.is_file() else set()
+            for name, shown in before.items():
+                if name in own:
+                    raise ValueError(
+                        f"{shown} stands before --config {file.stem}, which has a value of its own; give --config first"
+                    )
+        elif option.startswith("--"):
+            before[option[2:].replace(".init_args.", ".")] = option
+
+
+def _options_of(file: Path) -> set[str]:
+    """Options that a configuration has, as the command line names them; none of a file that cannot be read."""
+    try:
+        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return set()  # the parser says what is wrong with it
+    found: set[str] = set()
+
+    def visit(node: object, path: tuple[str, ...]) -> None:
+        if path:
+            found.add(".".join(path))
+        if isinstance(node, dict):
+            for name, value in node.items():
+                visit(value, path if name in ("init_args", "class_path") else (*path, str(name)))
+
+    visit(tree, ())
+    return found
 
 
 def _path(value: str, wanted: bool) -> str:

@@ -28,6 +28,7 @@ NO_MODULE = re.compile(r"No module named '([^']*)'")
 EXPECTED = re.compile(r"Expected a (?!path|dot)(?:<class '([^']*)'>|typing\.Literal\[(.*?)\](?=$|\.))", re.MULTILINE)
 NARROWED = re.compile(r"Not of type (\w+)")  # a number within bounds
 GIVEN = re.compile(r"(?:Given|Got) value: (.*)")
+EARLY = re.compile(r"NestedArg\(key='([^']*)', val=")  # an option of a class that is not named yet
 CHOICE = re.compile(r"argument subcommand: invalid choice: '([^']*)' \(choose from (.*)\)")
 DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
 MOST_LINES = 6  # of a message that becomes one
@@ -87,7 +88,7 @@ def in_a_line(message: str, parser: Any, words: Sequence[str] = ()) -> str:
     """
     keys, classes = KEY.findall(message), ["".join(found) for found in CLASS.findall(message)]
     found = Found(".".join(keys), classes[-1] if classes else "", message, words)
-    for read in (_unrecognised, _refused, _unknown_class, _unknown_module, _wrong_value, _missing):
+    for read in (_unrecognised, _refused, _early, _unknown_class, _unknown_module, _wrong_value, _missing):
         line = read(found, parser)
         if line:
             return " ".join(line.split())
@@ -153,6 +154,19 @@ def _refused(found: Found, parser: Any) -> str:
     if others:
         return f"{place}: {owner} has no such option, but {' and '.join(others)} has.{asks}"
     return f"{place}: {owner} has no such option{_meant(near)}{asks}"
+
+
+def _early(found: Found, parser: Any) -> str:
+    """An option of a class that is named behind it, or not at all."""
+    match = EARLY.search(found.message)
+    if match is None or found.key not in KINDS:
+        return ""
+    option = f"--{found.key}.{match[1]}"
+    if any(word.partition("=")[0] == "--config" for word in found.words):
+        return f"{option} stands before --config, which names the {found.key} that it belongs to; give --config first"
+    return (
+        f"{option}: there is no {found.key} yet that it belongs to; name a configuration first, as in --config pixels"
+    )
 
 
 def _unknown_class(found: Found, parser: Any) -> str:

@@ -384,8 +384,8 @@ def test_a_run_that_goes_on_in_another_folder_keeps_its_best_there(run, pictures
 def test_what_is_tested_in_another_folder_does_not_go_on(run, pictures):
     run(*IMAGES, "--trainer.max_epochs=1")
     elsewhere = (*PICTURES[1:], f"--ckpt_path={LAST}", "--output_dir=other")
-    for command in (("validate",), ("test",), ("predict", "--data.predict_path=pictures/test")):
-        assert said(run(*command, *elsewhere)) == [], command
+    for command in ("validate", "test", "predict"):
+        assert said(run(command, *elsewhere)) == [], command
     assert Path("other/predictions.csv").is_file()
 
 

@@ -43,6 +43,13 @@ WORDS = {  # on the command line
     ("--model.network",): "--model.network: a value is missing",
     ("--data.help", "TexData"): "--data.help TexData: there is no such class; did you mean TextData?",
 }
+EARLY = {  # in front of --config pixels
+    "--data.path=x": (2, "--data.path stands before --config, which names the data that it belongs to; give --config"),
+    "--model.options.heads=8": (2, "--model.options.heads stands before --config, which names the model"),
+    "--trainer.max_epochs=1": (1, "--trainer.max_epochs stands before --config pixels, which has a value of its own;"),
+    "--data.init_args.batch_size=2": (1, "--data.init_args.batch_size stands before --config pixels, which has"),
+    "--model=LanguageModelling": (1, "--model stands before --config pixels"),
+}
 FILES = {  # in a configuration
     "data:\n  class_path: TextData\n  init_args:\n    bath_size: 3\n": "mine.yaml: data.bath_size: "
     "TextData has no such option; did you mean data.batch_size?",
@@ -121,6 +128,20 @@ def test_in_a_whole_run(cli):
     """An unknown configuration comes with the others' names, too."""
     check(cli(*COMMAND, "--data.bath_size=3", code=2).err, "did you mean --data.batch_size?")
     check(cli("fit", "--config", "text_clasification", code=1).err, "the nearest are text_classification")
+
+
+@pytest.mark.parametrize("word", EARLY)
+def test_in_front_of_a_configuration(cli, word):
+    """What a configuration would overrule is refused, and so is what it alone could make sense of."""
+    code, wanted = EARLY[word]
+    check(cli("fit", word, "--config", "pixels", code=code).err, wanted)
+
+
+def test_in_front_of_a_configuration_that_leaves_it_open(said):
+    """Such an option is read; what is wrong comes behind it."""
+    check(
+        said("fit", "--output_dir=run", "--config", "digits", "--data.bath_size=3"), "did you mean --data.batch_size?"
+    )
 
 
 def check(said, wanted):
