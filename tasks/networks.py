@@ -74,7 +74,7 @@ def adapt(network: nn.Module, data: Any) -> None:
             if documents is None:
                 note(
                     f"{name}: these data give no documents to count tokens in, so that all weigh alike; with "
-                    "--model.options.idf false they do so anyway"
+                    "--model.options.idf false and --model.options.df_power 0 they do so anyway"
                 )
             else:
                 module.adapt(documents)

@@ -94,8 +94,8 @@ SHOWN = (
         "Fashion-MNIST as 784 grey pixels in a row; 20,000 / 2,000 / 10,000",
         "pixels",
         (
-            *("--data.flip=true", "--data.crop_padding=2", "--model.options.strides=[4]", "--model.options.scope=43"),
-            *("--model.label_smoothing=0.1", "--trainer.max_epochs=20"),
+            *("--data.flip=true", "--data.crop_padding=2", "--model.options.ff=gated", "--model.options.scope=43"),
+            *("--model.label_smoothing=0.1", "--trainer.max_epochs=24"),
         ),
         seeds=(0,),
         first=(0.83, "logistic regression on pixels"),

@@ -56,6 +56,8 @@ class LambdaEncoder(NormOwner, Model):
         buckets: vectors that all n-grams share, by hash; None for 262,144. N-grams only.
         idf: whether n-grams weigh by their inverse document frequency, which tasks count in the training documents
             before they train (`stem.adapt`); None for False. N-grams only.
+        df_power: by which power of their document frequency n-grams weigh, counted likewise; 0.5 keeps Adam from
+            learning rare ones by heart; None for 0. N-grams only.
         head: "classes" or "labels" (one, or any number of them), "numbers", "positions" (a class for each position, or
             frame), "tokens" or "values" (what stands there, such as in hidden places), or "embedding"; `objective` has
             its loss, and what its logits answer.
@@ -90,6 +92,7 @@ class LambdaEncoder(NormOwner, Model):
         orders: Sequence[int] | None = None,
         buckets: int | None = None,
         idf: bool | None = None,
+        df_power: float | None = None,
         head: str = "classes",
         head_options: Mapping[str, Any] | None = None,
         pool: str | None = None,
@@ -112,6 +115,7 @@ class LambdaEncoder(NormOwner, Model):
             orders=orders,
             buckets=buckets,
             idf=idf,
+            df_power=df_power,
             strides=strides,
             norm=norm,
             causal=causal,

@@ -40,12 +40,17 @@ class NgramStem(Stem):
     The weights w are 1 until `adapt` counts in how many documents a bucket occurs. They are no parameters, but part of
     the state dict.
 
+    With `df_power=0.5` rare n-grams weigh less. Optimizers that divide a gradient by the root of its mean square, such
+    as Adam, move the vector of an n-gram that n batches have by about √n steps, where gradient descent moves it by n:
+    of rare ones they learn too much, and so documents by heart. The factor √d makes that n again.
+
     Args:
         dim: channels of the frames; behind the embedding, if convolutions follow, half of them.
         vocab_size: number of token ids, which a head may have to know; None if that is not known.
         orders: lengths n of the n-grams.
         buckets: rows of the embedding E.
-        idf: whether there are weights.
+        idf: whether n-grams weigh by their inverse document frequency.
+        df_power: by which power of their document frequency n-grams weigh, from 0 to 1; with idf, by both.
         dropout: probability of hiding a token in training, so that every n-gram with it is left out; the others grow by
             1 / (1 − dropout)ⁿ.
         strides, norm, causal: as for `Stem`; without strides there are no convolutions.
@@ -62,6 +67,7 @@ class NgramStem(Stem):
         orders: Sequence[int] = (1, 2),
         buckets: int = 2**18,
         idf: bool = False,
+        df_power: float = 0.0,
         dropout: float = 0.0,
         strides: Sequence[int] = (),
         norm: str = "layer",
@@ -69,6 +75,9 @@ class NgramStem(Stem):
     ) -> None:
         checks.at_least_one(buckets=buckets, **({} if vocab_size is None else {"vocab_size": vocab_size}))
         checks.flags(idf=idf)
+        checks.numbers(df_power=df_power)
+        if not 0 <= df_power <= 1:
+            raise ValueError(f"df_power={df_power}: expected a number from 0, for none, to 1; try 0.5")
         if not orders or min(orders) < 1 or len(set(orders)) < len(orders):
             raise ValueError(f"orders={list(orders)}: expected different lengths of n-grams, each at least 1: [1, 2]")
         if buckets > BITS:
@@ -80,7 +89,8 @@ class NgramStem(Stem):
         self.embedding = nn.EmbeddingBag(buckets, channels, mode="sum")
         self.gain = channels**0.5
         reset_by(self.embedding, partial(draw_linear, stds=(SCALE / self.gain,)))
-        self.register_buffer("weight", torch.ones(buckets) if idf else None)
+        self.idf, self.df_power = idf, df_power
+        self.register_buffer("weight", torch.ones(buckets) if idf or df_power else None)
 
     def reset_parameters(self) -> None:
         """Let all n-grams weigh alike."""
@@ -94,7 +104,7 @@ class NgramStem(Stem):
 
     @torch.no_grad()
     def adapt(self, documents: Iterable[Int[np.ndarray, " N"]]) -> None:
-        """Set the weights by inverse document frequency: log((1 + D) / (1 + d)) of a bucket that d of D documents have.
+        """Set the weights of a bucket that d of D documents have: log((1 + D) / (1 + d)), for idf, times d^df_power.
 
         They are scaled so that their mean square over all n-grams of the documents is 1. A bucket that no document has
         weighs nothing, as nothing is learned of it. Where all buckets are in all documents they weigh alike.
@@ -106,7 +116,9 @@ class NgramStem(Stem):
             ValueError: the stem has no weights.
         """
         if self.weight is None:
-            raise ValueError("idf=False: the stem has no weights to adapt; construct it with idf=True")
+            raise ValueError(
+                "idf=False, df_power=0: the stem has no weights to adapt; construct it with idf=True or df_power=0.5"
+            )
         found = torch.zeros(2, self.buckets, dtype=torch.int64)  # documents, and n-grams, of each bucket
         total = 0
         for batch in _together(documents):
@@ -120,7 +132,8 @@ class NgramStem(Stem):
             for row, keys in enumerate((present.unique(), present)):
                 found[row] += torch.bincount(keys % self.buckets, minlength=self.buckets)
         frequency, count = found.double()
-        weight = torch.log((1 + total) / (1 + frequency)).masked_fill(frequency == 0, 0)
+        weight = torch.log((1 + total) / (1 + frequency)) if self.idf else torch.ones_like(frequency)
+        weight = (weight * frequency**self.df_power).masked_fill(frequency == 0, 0)
         square = (count * weight.square()).sum() / count.sum().clamp_min(1)
         self.weight.copy_(weight * square.rsqrt() if square > 0 else torch.ones_like(weight))
 
@@ -216,8 +229,8 @@ class NgramStem(Stem):
         return torch.stack(hashes, -1), torch.stack(there, -1)
 
     def extra_repr(self) -> str:
-        """Orders, and whether there are weights, for printing."""
-        return f"orders={list(self.orders)}, idf={self.adapts}"
+        """Orders, and what weighs them, for printing."""
+        return f"orders={list(self.orders)}, idf={self.idf}, df_power={self.df_power}"
 
 
 def hashed(ids: Sequence[Int[Tensor, "*A"]]) -> Int[Tensor, "*A"]:

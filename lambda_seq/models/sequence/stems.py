@@ -26,7 +26,7 @@ KINDS = {"ngrams": "tokens", "spectrum": "waveform"}  # of input, of those that 
 STEMS_OF = {  # options that some have
     **dict.fromkeys(("vocab_size", "token_dropout"), ("tokens", "ngrams")),
     "in_channels": ("features", "waveform", "spectrum"),
-    **dict.fromkeys(("orders", "buckets", "idf"), ("ngrams",)),
+    **dict.fromkeys(("orders", "buckets", "idf", "df_power"), ("ngrams",)),
 }
 
 
@@ -185,6 +185,7 @@ def make_stem(
     orders: Sequence[int] | None = None,
     buckets: int | None = None,
     idf: bool | None = None,
+    df_power: float | None = None,
     strides: Sequence[int] | None = None,
     norm: str = "layer",
     causal: bool = False,
@@ -197,7 +198,7 @@ def make_stem(
     """
     checks.one_of("stem", stem, STEMS)
     checks.probability(token_dropout=token_dropout)
-    hashing = {"orders": orders, "buckets": buckets, "idf": idf}
+    hashing = {"orders": orders, "buckets": buckets, "idf": idf, "df_power": df_power}
     given = {"vocab_size": vocab_size, "in_channels": in_channels, "token_dropout": token_dropout or None, **hashing}
     for name, value in given.items():
         if value is not None and stem not in STEMS_OF[name]:

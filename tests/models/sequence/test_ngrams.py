@@ -143,13 +143,14 @@ def test_vectors_begin_small():
         assert out[:, 3:].std().item() == pytest.approx(0.01 * len(orders) ** 0.5, rel=0.03)
 
 
-def by_hand(documents, orders, buckets=BUCKETS):
+def by_hand(documents, orders, idf=True, df_power=0.0, buckets=BUCKETS):
     """Weights of the buckets by their definition."""
     occurring = [Counter(bucket for row in found_in(ids, orders, buckets) for bucket in row) for ids in documents]
     weights = [0.0] * buckets
     for bucket in range(buckets):
         having = sum(bucket in counts for counts in occurring)
-        weights[bucket] = math.log((1 + len(documents)) / (1 + having)) if having else 0.0
+        if having:
+            weights[bucket] = (math.log((1 + len(documents)) / (1 + having)) if idf else 1.0) * having**df_power
     total = sum((counts for counts in occurring), Counter())
     square = sum(count * weights[bucket] ** 2 for bucket, count in total.items()) / sum(total.values())
     return torch.tensor([weight / square**0.5 for weight in weights], dtype=torch.float64)
@@ -157,15 +158,36 @@ def by_hand(documents, orders, buckets=BUCKETS):
 
 @pytest.mark.parametrize("orders", [(1,), (1, 2), (3, 2)], ids=str)
 @pytest.mark.parametrize("together", [1, 30, 10**6])
-def test_weights_are_inverse_document_frequencies(make, orders, together, monkeypatch):
+@pytest.mark.parametrize(("idf", "df_power"), [(True, 0.0), (True, 0.5), (False, 0.5), (False, 1)])
+def test_weights_follow_from_document_frequencies(make, orders, together, idf, df_power, monkeypatch):
     monkeypatch.setattr(ngrams, "COUNTED", together)
     random = np.random.default_rng(0)
     documents = [random.integers(1, 20, random.integers(0, 40)) for _ in range(25)] + [np.array([], dtype=np.int64)]
-    stem = make(orders=orders)
+    stem = make(orders=orders, idf=idf, df_power=df_power)
     stem.adapt(iter(documents))
-    expected = by_hand([ids.tolist() for ids in documents], orders)
+    expected = by_hand([ids.tolist() for ids in documents], orders, idf, df_power)
     torch.testing.assert_close(stem.weight, expected, rtol=1e-12, atol=1e-12)
     assert (expected == 0).any() == (stem.weight == 0).any()
+
+
+def test_adam_learns_of_an_ngram_in_proportion_to_its_documents_with_a_root_of_their_number(make):
+    """Both n-grams have the same gradient in each document that has them: one has 4 documents, the other 64 of 256."""
+    learned = {}
+    for df_power in (0.0, 0.5):
+        stem = make(orders=(1,), df_power=df_power, idf=False).float()
+        documents = [[one for one, every in ((1, 64), (2, 4), (3, 1)) if place % every == 0] for place in range(256)]
+        if stem.adapts:
+            stem.adapt(np.array(ids) for ids in documents)
+        torch.nn.init.zeros_(stem.embedding.weight)
+        optimizer = torch.optim.Adam(stem.parameters(), lr=0.01)
+        for ids in documents:
+            stem(torch.tensor([ids]))[0].sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        rare, often = (stem(torch.tensor([[one]]))[0].abs().mean().item() for one in (1, 2))
+        learned[df_power] = often / rare
+    assert learned[0.0] < 6  # about the root of 64 / 4
+    assert 12 < learned[0.5] < 24
 
 
 @pytest.mark.parametrize("documents", [[], [np.array([], dtype=np.int64)], [np.array([1, 2])], [np.array([4])] * 3])
@@ -183,7 +205,7 @@ def test_weights_are_kept_with_the_weights(make):
     assert torch.equal(other.weight, stem.weight)
     assert "weight" not in dict(stem.named_parameters())
     assert not make(idf=False).adapts
-    with pytest.raises(ValueError, match=r"idf=False: the stem has no weights to adapt"):
+    with pytest.raises(ValueError, match=r"idf=False, df_power=0: the stem has no weights to adapt"):
         make(idf=False).adapt([])
 
 
@@ -239,6 +261,8 @@ def test_an_encoder_of_any_vocabulary():
         ({"buckets": 2**31}, ValueError, r"buckets=2147483648: expected at most 2147483647"),
         ({"vocab_size": 0}, ValueError, r"vocab_size=0: expected at least 1"),
         ({"idf": 1}, TypeError, r"idf=1: expected True or False"),
+        ({"df_power": True}, TypeError, r"df_power=True: expected a number"),
+        ({"df_power": -0.5}, ValueError, r"df_power=-0.5: expected a number from 0, for none, to 1; try 0.5"),
         ({"in_channels": 2}, ValueError, r"in_channels=2 does not apply to stem='ngrams'"),
     ],
     ids=str,
@@ -248,9 +272,9 @@ def test_bad_options(options, error, message):
         make_stem("ngrams", DIM, **options)
 
 
-@pytest.mark.parametrize("name", ["orders", "buckets", "idf"])
+@pytest.mark.parametrize("name", ["orders", "buckets", "idf", "df_power"])
 def test_options_are_of_this_stem_alone(name):
-    value = {"orders": [1], "buckets": 9, "idf": False}[name]
+    value = {"orders": [1], "buckets": 9, "idf": False, "df_power": 0.5}[name]
     with pytest.raises(ValueError, match=rf"{name}=.* does not apply to stem='tokens': .*use stem='ngrams'"):
         make_stem("tokens", DIM, **{name: value})
 
