@@ -11,7 +11,8 @@ With --models FOLDER, the network of the first seed is kept there by name, for `
 
 A run that was interrupted goes on where it was when the command is given again. Records are kept in scripts/results/,
 and the table of docs/results.md is made of them; --table makes it without training. Arguments after -- go to
-`lambda-seq fit`, and make other recipes of the networks: their records stand apart.
+`lambda-seq fit`, and make other recipes of the networks: their records stand apart. Where the code of a recipe has
+changed, --fresh trains its networks anew; give --only, and --work if there are trainings of before.
 """
 
 from __future__ import annotations
@@ -67,6 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     missing = [str(options.data / one.pack) for one in chosen if not (options.data / one.pack).exists()]
     if missing:
         return refuse(f"--data {options.data}: there is no {', '.join(missing)}; --only leaves others out")
+    if options.fresh:
+        forget(options.out / FILE, [one.name for one in chosen])
+        options.fresh = False
     codes = [0]
     for one in chosen:
         for name, seeds, extra, data in planned(one, options):
@@ -74,10 +78,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             each = argparse.Namespace(**vars(options) | config)
             kept = options.models if name == one.name else None
             codes.append(train(each, [*one.options, *passed], given, one, name, extra, kept))
-            options.fresh = False
             if codes[-1] in (2, 130):
                 return codes[-1]
     return max(codes)
+
+
+def forget(file: Path, names: Sequence[str]) -> None:
+    """Leave out the records of networks, with their folds and without mixing."""
+    if file.exists():
+        whole = json.loads(file.read_text(encoding="utf-8"))
+        left = [record for record in whole["records"] if record["key"]["network"].partition(",")[0] not in names]
+        file.write_text(json.dumps(whole | {"records": left}, indent=1) + "\n", encoding="utf-8")
 
 
 def train(

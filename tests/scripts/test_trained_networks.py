@@ -70,6 +70,18 @@ def test_seeds_are_tested_and_one_is_without_mixing(command, given, tmp_path):
     assert not given  # all is there
 
 
+def test_those_trained_anew_leave_the_others_alone(command, given, tmp_path):
+    def keys():
+        whole = json.loads((tmp_path / "results" / trained_networks.FILE).read_text())
+        return [record["key"]["network"] for record in whole["records"]]
+
+    assert trained_networks.main([*command, "--only", "reviews", "spoken digits", "--seeds", "0"]) == 0
+    given.clear()
+    assert trained_networks.main([*command, "--only", "spoken digits", "--seeds", "0", "--fresh"]) == 0
+    assert len(given) == 2
+    assert keys() == ["reviews", "spoken digits", "spoken digits, without mixing"]
+
+
 def test_networks_are_kept_by_name(command, given, tmp_path, monkeypatch, capsys):
     """That of the first seed, trained again where there is a record but no network; none that is large."""
     digits = [*command, "--only", "spoken digits", "--seeds", "1", "0"]
