@@ -199,6 +199,11 @@ class Packing:
             outputs.append(function(bucket, *documents).transpose(1, 2))  # (D', L, H, V)
         return self.merge(outputs).transpose(1, 2)
 
+    @property
+    def in_rows(self) -> Int[Tensor, "B N"]:
+        """`number`, as the documents of whole rows are numbered."""
+        return self.number
+
     def seen(self, count: int, *, front: bool = True) -> Bool[Tensor, "B L"]:
         """Which of `count` positions in front of these rows, or behind them, belong to documents here: none do."""
         return torch.zeros(self.shape[0], count, dtype=torch.bool, device=self.place.device)

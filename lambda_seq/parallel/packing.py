@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -113,6 +114,11 @@ class SplitPacking(Packing):
             reach=int(spread.history.max()),
             ahead=int(spread.future.max()),
         )
+
+    @property
+    def in_rows(self) -> Int[Tensor, "B N"]:
+        """`number`, as the documents of whole rows are numbered, of which this process has a chunk."""
+        return F.pad(self.numbers, (0, 1), value=-1)[self.number]
 
     def seen(self, count: int, *, front: bool = True) -> Bool[Tensor, "B L"]:
         """Which of `count` positions in front of this chunk belong to its head, or of those behind it to its tail."""

@@ -107,7 +107,10 @@ READERS = {
         most=2_048,
         at_once=65_536,
         whole=True,
-        options={"stem": "ngrams", "orders": [1, 2], "pool": "sqrt", "block_norm": "none"},
+        options={
+            **{"stem": "ngrams", "orders": [1, 2], "df_power": 0.5, "binary": True},
+            **{"pool": "sqrt", "block_norm": "none"},
+        },
         by_rows={
             "dim": ((10_000, 64), (None, 16)),
             "buckets": ((10_000, 2**18), (None, 2**20)),  # many texts have more pairs of words than they share
@@ -128,7 +131,7 @@ HIDING = "MaskedPretraining"  # the task that has hidden tokens guessed
 PIECES_OF_A_WORD = 1.3  # tokens of byte-level BPE, of 8,192 ids, for each word or mark
 SAMPLE, SAMPLED = 200, 2**14  # texts in which words are counted, and bytes of each
 
-HASHED = ("orders", "buckets")  # options of the n-gram stem alone
+HASHED = ("orders", "buckets", "df_power", "binary")  # options of the n-gram stem alone
 FUSED = "model.optimizer.fused"
 OPTIONS = (
     *("data.tokenizer", "data.max_length", "data.part", "data.pad_to_multiple", "data.batch_size"),

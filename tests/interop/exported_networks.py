@@ -12,6 +12,11 @@ NETWORKS = {
         {"stem": "tokens", "num_classes": 3, "depth": 3}
         | {"scope": [7, None, 1], "position": ["table", "exponential", False]},
     ),
+    "words": (
+        "lambda_encoder",
+        {"stem": "ngrams", "buckets": 50, "binary": True, "df_power": 0.5, "num_classes": 3}
+        | {"depth": 0, "block_norm": "none", "pool": "sqrt"},
+    ),
     "waveform": (
         "lambda_encoder",
         {"stem": "waveform", "head": "labels", "num_classes": 4, "pool": "attention"}

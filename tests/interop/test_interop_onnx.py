@@ -56,7 +56,7 @@ def test_networks_are_equal_at_sizes_that_were_not_traced(name, exported):
     assert "batch 3" in done.checked
 
 
-@pytest.mark.parametrize("name", ["tokens", "waveform", "spectrum", "features"])
+@pytest.mark.parametrize("name", ["tokens", "words", "waveform", "spectrum", "features"])
 @pytest.mark.parametrize(("batch", "size"), [(1, 1), (2, 2), (1, 17), (1, 3001)])
 def test_short_and_odd_lengths(name, batch, size, exported):
     model, _, session = exported(name)

@@ -44,6 +44,10 @@ class NgramStem(Stem):
     as Adam, move the vector of an n-gram that n batches have by about √n steps, where gradient descent moves it by n:
     of rare ones they learn too much, and so documents by heart. The factor √d makes that n again.
 
+    With `binary` an n-gram counts once in a text, where it is first: a sum over positions then says which n-grams there
+    are, not how often, as a `binary` vectorizer of scikit-learn does. That is up to its bucket, and without those that
+    dropout hides. A stream keeps a flag for each bucket; devices that share sequences tell each other their n-grams.
+
     Args:
         dim: channels of the frames; behind the embedding, if convolutions follow, half of them.
         vocab_size: number of token ids, which a head may have to know; None if that is not known.
@@ -51,6 +55,7 @@ class NgramStem(Stem):
         buckets: rows of the embedding E.
         idf: whether n-grams weigh by their inverse document frequency.
         df_power: by which power of their document frequency n-grams weigh, from 0 to 1; with idf, by both.
+        binary: whether an n-gram counts once in a text, however often it is there.
         dropout: probability of hiding a token in training, so that every n-gram with it is left out; the others grow by
             1 / (1 − dropout)ⁿ.
         strides, norm, causal: as for `Stem`; without strides there are no convolutions.
@@ -68,13 +73,14 @@ class NgramStem(Stem):
         buckets: int = 2**18,
         idf: bool = False,
         df_power: float = 0.0,
+        binary: bool = False,
         dropout: float = 0.0,
         strides: Sequence[int] = (),
         norm: str = "layer",
         causal: bool = False,
     ) -> None:
         checks.at_least_one(buckets=buckets, **({} if vocab_size is None else {"vocab_size": vocab_size}))
-        checks.flags(idf=idf)
+        checks.flags(idf=idf, binary=binary)
         checks.numbers(df_power=df_power)
         if not 0 <= df_power <= 1:
             raise ValueError(f"df_power={df_power}: expected a number from 0, for none, to 1; try 0.5")
@@ -89,7 +95,7 @@ class NgramStem(Stem):
         self.embedding = nn.EmbeddingBag(buckets, channels, mode="sum")
         self.gain = channels**0.5
         reset_by(self.embedding, partial(draw_linear, stds=(SCALE / self.gain,)))
-        self.idf, self.df_power = idf, df_power
+        self.idf, self.df_power, self.binary = idf, df_power, binary
         self.register_buffer("weight", torch.ones(buckets) if idf or df_power else None)
 
     def reset_parameters(self) -> None:
@@ -106,8 +112,8 @@ class NgramStem(Stem):
     def adapt(self, documents: Iterable[Int[np.ndarray, " N"]]) -> None:
         """Set the weights of a bucket that d of D documents have: log((1 + D) / (1 + d)), for idf, times d^df_power.
 
-        They are scaled so that their mean square over all n-grams of the documents is 1. A bucket that no document has
-        weighs nothing, as nothing is learned of it. Where all buckets are in all documents they weigh alike.
+        They are scaled so that their mean square over all n-grams that count in the documents is 1. A bucket that no
+        document has weighs nothing, as nothing is learned of it. Where all are in all documents they weigh alike.
 
         Args:
             documents: token ids of each document that is trained on; gone through once.
@@ -131,7 +137,7 @@ class NgramStem(Stem):
             present = (number[..., None] * self.buckets + hashes)[there]
             for row, keys in enumerate((present.unique(), present)):
                 found[row] += torch.bincount(keys % self.buckets, minlength=self.buckets)
-        frequency, count = found.double()
+        frequency, count = (found[[0, 0]] if self.binary else found).double()
         weight = torch.log((1 + total) / (1 + frequency)) if self.idf else torch.ones_like(frequency)
         weight = (weight * frequency**self.df_power).masked_fill(frequency == 0, 0)
         square = (count * weight.square()).sum() / count.sum().clamp_min(1)
@@ -159,11 +165,15 @@ class NgramStem(Stem):
         """A vector for each position; arguments and errors as `forward`."""
         check_ids(x, mask)
         rows = self.sequence.extend(self._marked(x, mask), self.reach, 0, 1)  # (B, reach + N, 2)
-        if packing is None:
-            return self._vectors(rows), mask
-        packing.check_shape(x.shape, x.device)
-        front = torch.where(packing.seen(self.reach), packing.number[:, :1], -1)
-        return self._vectors(rows, torch.cat([front, packing.number], 1)), mask
+        number = None
+        if packing is not None:
+            packing.check_shape(x.shape, x.device)
+            front = torch.where(packing.seen(self.reach), packing.number[:, :1], -1)
+            number = torch.cat([front, packing.number], 1)
+        hashes, there = self._ngrams(rows, number)
+        if self.binary:
+            there = there & self._first(hashes, there, None if packing is None else packing.in_rows)
+        return self._vectors(hashes, there), mask
 
     def init_state(self, batch_size: int) -> StemState:
         """The state before the first position, for `step`.
@@ -171,8 +181,10 @@ class NgramStem(Stem):
         Raises:
             ValueError: the stem has convolutions that are not causal.
         """
-        kept = torch.zeros(batch_size, self.reach, 2, dtype=torch.int64, device=place(self).device)
-        return NgramState(kept), *super().init_state(batch_size)
+        device = place(self).device
+        kept = torch.zeros(batch_size, self.reach, 2, dtype=torch.int64, device=device)
+        found = torch.zeros(batch_size, self.buckets + 1 if self.binary else 0, dtype=torch.bool, device=device)
+        return NgramState(kept, found), *super().init_state(batch_size)
 
     @gathers
     def step(self, x: Int[Tensor, "B T"], state: StemState) -> tuple[Float[Tensor, "B M dim"], StemState]:
@@ -184,21 +196,34 @@ class NgramStem(Stem):
                 f"state does not keep {self.reach} ids, as orders={list(self.orders)} need: take the state of this "
                 "model's init_state"
             )
+        if ngrams.found.shape[1] != (self.buckets + 1 if self.binary else 0):
+            raise ValueError(
+                f"state keeps flags of {max(ngrams.found.shape[1] - 1, 0)} buckets, where binary={self.binary}, "
+                f"buckets={self.buckets}: take the state of this model's init_state"
+            )
         check_batch(x.shape[0], ngrams.kept.shape[0])
         rows = torch.cat([ngrams.kept, self._marked(x, None)], 1)  # (B, reach + T, 2)
-        frames, others = self.step_convolutions(self._vectors(rows), state[1:])
-        return frames, (NgramState(rows[:, x.shape[1] :].clone()), *others)
+        hashes, there = self._ngrams(rows, None)
+        found = ngrams.found
+        if self.binary:
+            keys = self._keys(hashes, there)
+            there = there & (first_of_kind(keys) & ~found.gather(1, keys)).view_as(there)
+            found = found.scatter(1, keys, True)
+        frames, others = self.step_convolutions(self._vectors(hashes, there), state[1:])
+        return frames, (NgramState(rows[:, x.shape[1] :].clone(), found), *others)
 
     def _marked(self, x: Tensor, mask: Tensor | None) -> Int[Tensor, "B N 2"]:
         """Each id, and 1 if n-grams may have it: if it is real, and not hidden by dropout."""
         real = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
-        if self.training and self.dropout:
+        if self.training and self.dropout and self.binary:  # an id is hidden wherever it stands in a text
+            seeds = torch.randint(BITS, (len(x), 1), device=x.device).expand_as(x)
+            real = real & (hashed([seeds, x.long()]) >= self.dropout * 2**31)
+        elif self.training and self.dropout:
             real = real & (torch.rand(x.shape, device=x.device) >= self.dropout)
         return torch.stack([x.long(), real.long()], -1)
 
-    def _vectors(self, rows: Int[Tensor, "B L 2"], number: Int[Tensor, "B L"] | None = None) -> Float[Tensor, "B N C"]:
-        """Of all positions but the first `reach`."""
-        hashes, there = self._ngrams(rows, number)
+    def _vectors(self, hashes: Int[Tensor, "B N O"], there: Bool[Tensor, "B N O"]) -> Float[Tensor, "B N C"]:
+        """The weighed sum at each position of the n-grams that are there."""
         weights = there.to(self.embedding.weight.dtype) * self.gain
         if self.training and self.dropout:
             weights = weights * weights.new_tensor([(1 - self.dropout) ** -order for order in self.orders])
@@ -228,9 +253,40 @@ class NgramStem(Stem):
             there.append(whole)
         return torch.stack(hashes, -1), torch.stack(there, -1)
 
+    def _keys(self, hashes: Int[Tensor, "B N O"], there: Bool[Tensor, "B N O"]) -> Int[Tensor, "B M"]:
+        """The buckets in the order of positions; `buckets` where no n-gram is."""
+        return hashes.masked_fill(~there, self.buckets).flatten(1)
+
+    def _first(
+        self, hashes: Int[Tensor, "B N O"], there: Bool[Tensor, "B N O"], document: Int[Tensor, "B N"] | None
+    ) -> Bool[Tensor, "B N O"]:
+        """Which n-grams are the first of their bucket in the sequence, or in the document that they belong to."""
+        keys = self._keys(hashes, there)
+        documents = None if document is None else document.repeat_interleave(len(self.orders), 1)
+        if self.sequence.size == 1:
+            return first_of_kind(keys, documents).view_as(there)
+        own = torch.stack([keys, torch.zeros_like(keys) if documents is None else documents])  # (2, B, M)
+        most = int(self.sequence.gather(torch.tensor(keys.shape[1], device=keys.device)).max())
+        everyone = self.sequence.gather(F.pad(own, (0, most - keys.shape[1]), value=self.buckets))  # (P, 2, B, most)
+        whole = torch.cat([*everyone[: self.sequence.rank], own], -1)
+        return first_of_kind(*whole)[:, -keys.shape[1] :].view_as(there)
+
     def extra_repr(self) -> str:
         """Orders, and what weighs them, for printing."""
-        return f"orders={list(self.orders)}, idf={self.idf}, df_power={self.df_power}"
+        return f"orders={list(self.orders)}, idf={self.idf}, df_power={self.df_power}, binary={self.binary}"
+
+
+def first_of_kind(keys: Int[Tensor, "B M"], documents: Int[Tensor, "B M"] | None = None) -> Bool[Tensor, "B M"]:
+    """Which keys are the first of their kind in a row, or in a document, whose numbers do not descend in a row."""
+    length = keys.shape[1]
+    places = torch.arange(length, device=keys.device)
+    order = (keys * length + places).argsort(1)  # all differ: by keys, and of equal ones by their places
+    found = keys.gather(1, order)
+    other = found[:, 1:] != found[:, :-1]
+    if documents is not None:
+        document = documents.gather(1, order)
+        other = other | (document[:, 1:] != document[:, :-1])
+    return torch.zeros_like(keys, dtype=torch.bool).scatter(1, order, F.pad(other, (1, 0), value=True))
 
 
 def hashed(ids: Sequence[Int[Tensor, "*A"]]) -> Int[Tensor, "*A"]:

@@ -39,10 +39,14 @@ def found_in(ids, orders, buckets=BUCKETS):
 def naive(stem, ids):
     """Vectors of a document (N, C)."""
     weights = [1.0] * stem.buckets if stem.weight is None else stem.weight.tolist()
-    rows = [
-        sum((weights[b] * stem.embedding.weight[b] * DIM**0.5 for b in buckets), torch.zeros(DIM).double())
-        for buckets in found_in(ids, stem.orders, stem.buckets)
-    ]
+    rows, before = [], set()
+    for buckets in found_in(ids, stem.orders, stem.buckets):
+        row = torch.zeros(DIM).double()
+        for bucket in buckets:
+            if not (stem.binary and bucket in before):
+                row = row + weights[bucket] * stem.embedding.weight[bucket] * DIM**0.5
+            before.add(bucket)
+        rows.append(row)
     return torch.stack(rows)
 
 
@@ -64,8 +68,9 @@ def draw(*shape):
 
 @pytest.mark.parametrize("orders", [(1,), (2,), (1, 2), [3, 1], (1, 2, 5)], ids=str)
 @pytest.mark.parametrize("idf", [True, False])
-def test_vectors_of_all_ngrams_are_added_up(make, orders, idf):
-    stem, x = make(orders=orders, idf=idf), draw(2, 9)
+@pytest.mark.parametrize("binary", [True, False])
+def test_vectors_of_all_ngrams_are_added_up(make, orders, idf, binary):
+    stem, x = make(orders=orders, idf=idf, binary=binary), draw(2, 9)
     out, mask = stem(x)
     assert mask is None
     for row, ids in enumerate(x.tolist()):
@@ -81,6 +86,23 @@ def test_gradients_are_those_of_the_sum(make):
     for out in (stem(x)[0][0], naive(stem, x[0].tolist())):
         results.append(torch.autograd.grad((out * weights).sum(), stem.embedding.weight)[0])
     torch.testing.assert_close(*results, rtol=1e-12, atol=1e-12)
+
+
+def test_binary_ngrams_count_where_they_are_first(make):
+    stem = make(orders=(1,), idf=False, binary=True)
+    torch.nn.init.constant_(stem.embedding.weight, 1 / stem.gain)
+    x = torch.tensor([[5, 7, 5, 9, 7, 5], [7, 7, 7, 5, 5, 7]])
+    mask = torch.tensor([[0, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]], dtype=torch.bool)
+    assert stem(x)[0][..., 0].tolist() == [[1, 1, 0, 1, 0, 0], [1, 0, 0, 1, 0, 0]]
+    assert stem(x, mask)[0][..., 0].tolist() == [[0, 1, 1, 1, 0, 0], [1, 0, 0, 1, 0, 0]]
+    documents = torch.tensor([[0, 0, 1, 1, 1, 1], [3, 3, -1, 3, 3, 5]])
+    found = stem(x, documents >= 0, LF.Packing.of(documents))[0][..., 0]
+    assert found.tolist() == [[1, 1, 1, 1, 1, 0], [1, 0, 0, 1, 0, 1]]
+    dropping = make(orders=(1,), idf=False, binary=True, dropout=0.5)
+    torch.nn.init.constant_(dropping.embedding.weight, 1 / stem.gain)
+    found = dropping(torch.full((200, 30), 5))[0][..., 0]  # what is hidden is not the first
+    assert (found.sum(1) == 2).all()
+    assert (found[:, 1:] != 0).any()
 
 
 def test_an_ngram_with_a_masked_position_is_none(make):
@@ -143,9 +165,11 @@ def test_vectors_begin_small():
         assert out[:, 3:].std().item() == pytest.approx(0.01 * len(orders) ** 0.5, rel=0.03)
 
 
-def by_hand(documents, orders, idf=True, df_power=0.0, buckets=BUCKETS):
+def by_hand(documents, orders, idf=True, df_power=0.0, binary=False, buckets=BUCKETS):
     """Weights of the buckets by their definition."""
     occurring = [Counter(bucket for row in found_in(ids, orders, buckets) for bucket in row) for ids in documents]
+    if binary:
+        occurring = [Counter(set(counts)) for counts in occurring]
     weights = [0.0] * buckets
     for bucket in range(buckets):
         having = sum(bucket in counts for counts in occurring)
@@ -158,14 +182,16 @@ def by_hand(documents, orders, idf=True, df_power=0.0, buckets=BUCKETS):
 
 @pytest.mark.parametrize("orders", [(1,), (1, 2), (3, 2)], ids=str)
 @pytest.mark.parametrize("together", [1, 30, 10**6])
-@pytest.mark.parametrize(("idf", "df_power"), [(True, 0.0), (True, 0.5), (False, 0.5), (False, 1)])
-def test_weights_follow_from_document_frequencies(make, orders, together, idf, df_power, monkeypatch):
+@pytest.mark.parametrize(
+    ("idf", "df_power", "binary"), [(True, 0, False), (True, 0.5, True), (False, 0.5, False), (False, 1, True)]
+)
+def test_weights_follow_from_document_frequencies(make, orders, together, idf, df_power, binary, monkeypatch):
     monkeypatch.setattr(ngrams, "COUNTED", together)
     random = np.random.default_rng(0)
     documents = [random.integers(1, 20, random.integers(0, 40)) for _ in range(25)] + [np.array([], dtype=np.int64)]
-    stem = make(orders=orders, idf=idf, df_power=df_power)
+    stem = make(orders=orders, idf=idf, df_power=df_power, binary=binary)
     stem.adapt(iter(documents))
-    expected = by_hand([ids.tolist() for ids in documents], orders, idf, df_power)
+    expected = by_hand([ids.tolist() for ids in documents], orders, idf, df_power, binary)
     torch.testing.assert_close(stem.weight, expected, rtol=1e-12, atol=1e-12)
     assert (expected == 0).any() == (stem.weight == 0).any()
 
@@ -234,6 +260,11 @@ def test_frames_and_states_of_many_kinds(make):
         stem.step(x, make(orders=(1, 2)).init_state(2))
     with pytest.raises(ValueError, match=r"state does not keep 3 ids"):
         stem.step(x, ())
+    binary = make(orders=(1, 4), binary=True)
+    with pytest.raises(ValueError, match=r"state keeps flags of 97 buckets, where binary=False, buckets=97: take the"):
+        stem.step(x, binary.init_state(2))
+    with pytest.raises(ValueError, match=r"state keeps flags of 0 buckets, where binary=True, buckets=97"):
+        binary.step(x, stem.init_state(2))
 
 
 def test_an_encoder_of_any_vocabulary():
@@ -261,6 +292,7 @@ def test_an_encoder_of_any_vocabulary():
         ({"buckets": 2**31}, ValueError, r"buckets=2147483648: expected at most 2147483647"),
         ({"vocab_size": 0}, ValueError, r"vocab_size=0: expected at least 1"),
         ({"idf": 1}, TypeError, r"idf=1: expected True or False"),
+        ({"binary": 1}, TypeError, r"binary=1: expected True or False"),
         ({"df_power": True}, TypeError, r"df_power=True: expected a number"),
         ({"df_power": -0.5}, ValueError, r"df_power=-0.5: expected a number from 0, for none, to 1; try 0.5"),
         ({"in_channels": 2}, ValueError, r"in_channels=2 does not apply to stem='ngrams'"),
@@ -272,9 +304,9 @@ def test_bad_options(options, error, message):
         make_stem("ngrams", DIM, **options)
 
 
-@pytest.mark.parametrize("name", ["orders", "buckets", "idf", "df_power"])
+@pytest.mark.parametrize("name", ["orders", "buckets", "idf", "df_power", "binary"])
 def test_options_are_of_this_stem_alone(name):
-    value = {"orders": [1], "buckets": 9, "idf": False, "df_power": 0.5}[name]
+    value = {"orders": [1], "buckets": 9, "idf": False, "df_power": 0.5, "binary": True}[name]
     with pytest.raises(ValueError, match=rf"{name}=.* does not apply to stem='tokens': .*use stem='ngrams'"):
         make_stem("tokens", DIM, **{name: value})
 
