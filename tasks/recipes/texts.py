@@ -108,8 +108,12 @@ READERS = {
         at_once=65_536,
         whole=True,
         options={
-            **{"stem": "ngrams", "orders": [1, 2], "df_power": 0.5, "binary": True},
-            **{"pool": "sqrt", "block_norm": "none"},
+            "stem": "ngrams",
+            "orders": [1, 2],
+            "df_power": 0.5,
+            "binary": True,
+            "pool": "sqrt",
+            "block_norm": "none",
         },
         by_rows={
             "dim": ((10_000, 64), (None, 16)),

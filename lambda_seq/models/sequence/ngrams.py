@@ -45,8 +45,8 @@ class NgramStem(Stem):
     of rare ones they learn too much, and so documents by heart. The factor √d makes that n again.
 
     With `binary` an n-gram counts once in a text, where it is first: a sum over positions then says which n-grams there
-    are, not how often, as a `binary` vectorizer of scikit-learn does. That is up to its bucket, and without those that
-    dropout hides. A stream keeps a flag for each bucket; devices that share sequences tell each other their n-grams.
+    are, not how often, as a `binary` vectorizer of scikit-learn does. N-grams of one bucket are the same here. A stream
+    keeps a flag for each bucket; devices that share sequences tell each other their n-grams.
 
     Args:
         dim: channels of the frames; behind the embedding, if convolutions follow, half of them.
@@ -57,7 +57,7 @@ class NgramStem(Stem):
         df_power: by which power of their document frequency n-grams weigh, from 0 to 1; with idf, by both.
         binary: whether an n-gram counts once in a text, however often it is there.
         dropout: probability of hiding a token in training, so that every n-gram with it is left out; the others grow by
-            1 / (1 − dropout)ⁿ.
+            1 / (1 − dropout)ⁿ. With `binary` an id is hidden wherever it stands in a text.
         strides, norm, causal: as for `Stem`; without strides there are no convolutions.
     """
 

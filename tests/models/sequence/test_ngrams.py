@@ -98,11 +98,6 @@ def test_binary_ngrams_count_where_they_are_first(make):
     documents = torch.tensor([[0, 0, 1, 1, 1, 1], [3, 3, -1, 3, 3, 5]])
     found = stem(x, documents >= 0, LF.Packing.of(documents))[0][..., 0]
     assert found.tolist() == [[1, 1, 1, 1, 1, 0], [1, 0, 0, 1, 0, 1]]
-    dropping = make(orders=(1,), idf=False, binary=True, dropout=0.5)
-    torch.nn.init.constant_(dropping.embedding.weight, 1 / stem.gain)
-    found = dropping(torch.full((200, 30), 5))[0][..., 0]  # what is hidden is not the first
-    assert (found.sum(1) == 2).all()
-    assert (found[:, 1:] != 0).any()
 
 
 def test_an_ngram_with_a_masked_position_is_none(make):
@@ -156,6 +151,18 @@ def test_dropout_takes_all_ngrams_of_a_hidden_token(make):
     assert counts[0] / counts.sum() == pytest.approx(0.25, abs=0.01)
     assert out.mean().item() == pytest.approx(2, abs=0.03)  # as many as without, on average
     torch.testing.assert_close(stem.eval()(draw(1, 5))[0][0, :, 0], torch.tensor([1.0, 2, 2, 2, 2]).double())
+
+
+def test_dropout_hides_a_token_of_binary_ngrams_wherever_it_stands(make):
+    stem = make(dropout=0.25, idf=False, binary=True, orders=(1,), buckets=10**5)
+    torch.nn.init.constant_(stem.embedding.weight, 1 / stem.gain)
+    x = torch.arange(1, 41).repeat(500, 3)  # forty ids, three times each
+    found = stem(x)[0][..., 0]
+    assert not found[:, 40:].any()
+    assert set(found[:, :40].unique().tolist()) == {0, 1 / 0.75}
+    assert (found[:, :40] == 0).double().mean().item() == pytest.approx(0.25, abs=0.01)
+    assert 0 < (found[:, :40] == 0).double().mean(0).std() < 0.05  # each text hides others
+    assert len({tuple(row) for row in (found[:, :40] == 0).tolist()}) > 490
 
 
 def test_vectors_begin_small():
