@@ -120,7 +120,7 @@ READERS = {
             "buckets": ((10_000, 2**18), (None, 2**20)),  # many texts have more pairs of words than they share
             "depth": ((None, 0),),
             "dropout": ((None, 0.0),),
-            "token_dropout": ((None, 0.3),),
+            "token_dropout": ((10_000, 0.3), (None, 0.5)),
         },
         rate=0.002,
         smoothing=((None, 0.2),),

@@ -130,6 +130,7 @@ def test_many_texts_have_more_vectors_but_narrower_ones():
     few, many = (chosen(rows=rows) for rows in (10_000, 10_001))
     sizes = [(found["model.options.buckets"], found["model.options.dim"]) for found in (few, many)]
     assert sizes == [(2**18, 64), (2**20, 16)]
+    assert [found["model.options.token_dropout"] for found in (few, many)] == [0.3, 0.5]
 
 
 def test_another_stem_has_no_hashes():
