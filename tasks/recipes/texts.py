@@ -111,7 +111,7 @@ READERS = {
             "stem": "ngrams",
             "orders": [1, 2],
             "df_power": 0.5,
-            "binary": True,
+            "tf": "log",
             "pool": "sqrt",
             "block_norm": "none",
         },
@@ -135,7 +135,7 @@ HIDING = "MaskedPretraining"  # the task that has hidden tokens guessed
 PIECES_OF_A_WORD = 1.3  # tokens of byte-level BPE, of 8,192 ids, for each word or mark
 SAMPLE, SAMPLED = 200, 2**14  # texts in which words are counted, and bytes of each
 
-HASHED = ("orders", "buckets", "df_power", "binary")  # options of the n-gram stem alone
+HASHED = ("orders", "buckets", "df_power", "tf")  # options of the n-gram stem alone
 FUSED = "model.optimizer.fused"
 OPTIONS = (
     *("data.tokenizer", "data.max_length", "data.part", "data.pad_to_multiple", "data.batch_size"),

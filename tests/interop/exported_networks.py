@@ -14,7 +14,7 @@ NETWORKS = {
     ),
     "words": (
         "lambda_encoder",
-        {"stem": "ngrams", "buckets": 50, "binary": True, "df_power": 0.5, "num_classes": 3}
+        {"stem": "ngrams", "buckets": 50, "tf": "log", "df_power": 0.5, "num_classes": 3}
         | {"depth": 0, "block_norm": "none", "pool": "sqrt"},
     ),
     "waveform": (

@@ -16,7 +16,7 @@ NETWORKS = {
         {**SMALL, "pool": "attention", "position": "multiscale"},
     ),
     "encoder of spectra": ("lambda_encoder", {**SMALL, "stem": "spectrum", "strides": [8]}),
-    "encoder of words": ("lambda_encoder", {**SMALL, "stem": "ngrams", "buckets": 99, "binary": True}),
+    "encoder of words": ("lambda_encoder", {**SMALL, "stem": "ngrams", "buckets": 99, "tf": "log"}),
     "language model": ("lambda_lm", SMALL),
     "language model, exponential": ("lambda_lm", {**SMALL, "scope": None, "position": "exponential"}),
     "pictures": ("lambda_resnet_tiny", {"blocks": (1,), "width": 8, "heads": 2, "scope": 3}),

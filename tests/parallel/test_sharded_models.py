@@ -23,7 +23,7 @@ ENCODERS = {
     "strided": {"scope": 3, "strides": [2, 2], "block_norm": "batch", "pool": "first"},
     "causal_strided": {"scope": 3, "strides": [4], "causal": True},
     "ngrams": {"scope": 3, "stem": "ngrams", "buckets": 50, "orders": (1, 2, 4), "pool": "sqrt"},
-    "binary_ngrams": {"scope": 3, "stem": "ngrams", "buckets": 20, "binary": True, "pool": "sqrt"},
+    "counted_ngrams": {"scope": 3, "stem": "ngrams", "buckets": 20, "tf": "log", "pool": "sqrt"},
     "deep_drop": {"scope": 3, "stochastic_depth": 0.5, "norm": "layer", "block_norm": "layer"},
     "dropped": {"scope": 5, "mixing_dropout": 0.3, "position_dropout": 0.3, "query_bias": 1.0, "layer_scale": 0.5},
     "dropped_exponential": {"scope": None, "position": "exponential", "causal": True, "position_dropout": 0.3},
@@ -38,7 +38,7 @@ LMS = {
 
 # The encoders of several documents in a row: convolutions of a stem mix them, and are refused
 READERS = {
-    **{name: ENCODERS[name] for name in ("local", "global", "exponential", "causal", "ngrams", "binary_ngrams")},
+    **{name: ENCODERS[name] for name in ("local", "global", "exponential", "causal", "ngrams", "counted_ngrams")},
     "first": {"scope": 5, "pool": "first", "key_norm": "l2", "dim_intra": 2},
     "last": {"scope": None, "max_length": 60, "pool": "last", "norm": "batch"},
     "causal_exponential": {"scope": None, "position": "exponential", "causal": True},

@@ -16,7 +16,7 @@ from lambda_seq.tasks.networks import adapt, network_for
 
 STEM = (
     *("--model.options.stem=ngrams", "--model.options.buckets=500", "--model.options.strides=[]"),
-    *("--model.options.idf=true", "--model.options.df_power=0.5", "--model.options.binary=true"),
+    *("--model.options.idf=true", "--model.options.df_power=0.5", "--model.options.tf=log"),
 )
 WORDS = (
     *("fit", "--config", "tasks/configs/text_classification.yaml", *TINY_ENCODER, *QUIET, "--data.batch_size=4"),
@@ -37,7 +37,7 @@ def assert_same(found, expected):
 
 def counted(documents, buckets=500, **options):
     """What a stem finds in them."""
-    options = {"stem": "ngrams", "buckets": buckets, "idf": True, "df_power": 0.5, "binary": True, **options}
+    options = {"stem": "ngrams", "buckets": buckets, "idf": True, "df_power": 0.5, "tf": "log", **options}
     stem = network_for("lambda_encoder", options, FACTS).stem
     stem.adapt(documents)
     return stem.weight
@@ -139,7 +139,7 @@ def test_hidden_tokens_are_said_by_ngrams(cli, stories):
 
 
 def test_words_need_ngrams(cli, stories):
-    others = (f"--model.options.{name}=null" for name in ("buckets", "idf", "df_power", "binary"))
+    others = (f"--model.options.{name}=null" for name in ("buckets", "idf", "df_power", "tf"))
     result = cli(*WORDS, "--data.path", stories, "--model.options.stem=tokens", *others, code=1)
     assert "vocab_size=2147483648: ids of words are hashes, too many for a vector of each" in result.err
     with pytest.raises(ValueError, match=r"tokenizer='words' knows words by hashes, of which none can be predicted"):

@@ -58,7 +58,8 @@ class LambdaEncoder(NormOwner, Model):
             before they train (`stem.adapt`); None for False. N-grams only.
         df_power: by which power of their document frequency n-grams weigh, counted likewise; 0.5 keeps Adam from
             learning rare ones by heart; None for 0. N-grams only.
-        binary: whether an n-gram counts once in a text, however often it is there; None for False. N-grams only.
+        tf: how an n-gram counts that a text has c times: "natural", c; "log", 1 + ln c; "binary", 1; None for
+            "natural". N-grams only.
         head: "classes" or "labels" (one, or any number of them), "numbers", "positions" (a class for each position, or
             frame), "tokens" or "values" (what stands there, such as in hidden places), or "embedding"; `objective` has
             its loss, and what its logits answer.
@@ -94,7 +95,7 @@ class LambdaEncoder(NormOwner, Model):
         buckets: int | None = None,
         idf: bool | None = None,
         df_power: float | None = None,
-        binary: bool | None = None,
+        tf: str | None = None,
         head: str = "classes",
         head_options: Mapping[str, Any] | None = None,
         pool: str | None = None,
@@ -118,7 +119,7 @@ class LambdaEncoder(NormOwner, Model):
             buckets=buckets,
             idf=idf,
             df_power=df_power,
-            binary=binary,
+            tf=tf,
             strides=strides,
             norm=norm,
             causal=causal,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -22,6 +22,12 @@ BITS = 2**31 - 1  # of the numbers that are hashed: 31, so that no product of tw
 FACTORS = (0x4F1BBCDD, 0x3504F333, 0x5DB3D743)
 SCALE = 0.01  # standard deviation of an n-gram's vector as it is drawn
 COUNTED = 2**18  # tokens that are counted together
+# What an n-gram counts that a text has so many times
+TF: dict[str, Callable[[Tensor], Tensor]] = {
+    "natural": lambda times: times,
+    "log": lambda times: 1 + times.log(),
+    "binary": torch.ones_like,
+}
 
 
 class NgramStem(Stem):
@@ -44,9 +50,10 @@ class NgramStem(Stem):
     as Adam, move the vector of an n-gram that n batches have by about √n steps, where gradient descent moves it by n:
     of rare ones they learn too much, and so documents by heart. The factor √d makes that n again.
 
-    With `binary` an n-gram counts once in a text, where it is first: a sum over positions then says which n-grams there
-    are, not how often, as a `binary` vectorizer of scikit-learn does. N-grams of one bucket are the same here. A stream
-    keeps a flag for each bucket; devices that share sequences tell each other their n-grams.
+    What recurs in a text can drown what is there once. With `tf="log"` the c-th time that a text has an n-gram counts
+    ln(c / (c − 1)), the first 1, so that a sum over positions has 1 + ln c of it; with "binary" the first time alone
+    counts (C. D. Manning, P. Raghavan, H. Schütze, 2008, section 6.4). N-grams of one bucket are the same here. A
+    stream counts for each bucket then; devices that share sequences tell each other their n-grams.
 
     Args:
         dim: channels of the frames; behind the embedding, if convolutions follow, half of them.
@@ -55,9 +62,9 @@ class NgramStem(Stem):
         buckets: rows of the embedding E.
         idf: whether n-grams weigh by their inverse document frequency.
         df_power: by which power of their document frequency n-grams weigh, from 0 to 1; with idf, by both.
-        binary: whether an n-gram counts once in a text, however often it is there.
+        tf: how an n-gram counts that a text has c times: "natural", c; "log", 1 + ln c; "binary", 1.
         dropout: probability of hiding a token in training, so that every n-gram with it is left out; the others grow by
-            1 / (1 − dropout)ⁿ. With `binary` an id is hidden wherever it stands in a text.
+            1 / (1 − dropout)ⁿ. Unless tf is "natural", an id is hidden wherever it stands in a text.
         strides, norm, causal: as for `Stem`; without strides there are no convolutions.
     """
 
@@ -73,14 +80,15 @@ class NgramStem(Stem):
         buckets: int = 2**18,
         idf: bool = False,
         df_power: float = 0.0,
-        binary: bool = False,
+        tf: str = "natural",
         dropout: float = 0.0,
         strides: Sequence[int] = (),
         norm: str = "layer",
         causal: bool = False,
     ) -> None:
         checks.at_least_one(buckets=buckets, **({} if vocab_size is None else {"vocab_size": vocab_size}))
-        checks.flags(idf=idf, binary=binary)
+        checks.flags(idf=idf)
+        checks.one_of("tf", tf, TF)
         checks.numbers(df_power=df_power)
         if not 0 <= df_power <= 1:
             raise ValueError(f"df_power={df_power}: expected a number from 0, for none, to 1; try 0.5")
@@ -95,7 +103,7 @@ class NgramStem(Stem):
         self.embedding = nn.EmbeddingBag(buckets, channels, mode="sum")
         self.gain = channels**0.5
         reset_by(self.embedding, partial(draw_linear, stds=(SCALE / self.gain,)))
-        self.idf, self.df_power, self.binary = idf, df_power, binary
+        self.idf, self.df_power, self.tf = idf, df_power, tf
         self.register_buffer("weight", torch.ones(buckets) if idf or df_power else None)
 
     def reset_parameters(self) -> None:
@@ -112,8 +120,9 @@ class NgramStem(Stem):
     def adapt(self, documents: Iterable[Int[np.ndarray, " N"]]) -> None:
         """Set the weights of a bucket that d of D documents have: log((1 + D) / (1 + d)), for idf, times d^df_power.
 
-        They are scaled so that their mean square over all n-grams that count in the documents is 1. A bucket that no
-        document has weighs nothing, as nothing is learned of it. Where all are in all documents they weigh alike.
+        They are scaled so that their mean square over all n-grams of the documents, as `tf` counts them, is 1. A bucket
+        that no document has weighs nothing, as nothing is learned of it. Where all are in all documents they weigh
+        alike.
 
         Args:
             documents: token ids of each document that is trained on; gone through once.
@@ -125,7 +134,7 @@ class NgramStem(Stem):
             raise ValueError(
                 "idf=False, df_power=0: the stem has no weights to adapt; construct it with idf=True or df_power=0.5"
             )
-        found = torch.zeros(2, self.buckets, dtype=torch.int64)  # documents, and n-grams, of each bucket
+        frequency, count = torch.zeros(2, self.buckets, dtype=torch.float64)  # documents, and n-grams, of each bucket
         total = 0
         for batch in _together(documents):
             total += len(batch)
@@ -134,10 +143,9 @@ class NgramStem(Stem):
             number = torch.arange(len(batch)).repeat_interleave(lengths)[None]
             rows = F.pad(torch.stack([ids, torch.ones_like(ids)], -1), (0, 0, self.reach, 0))
             hashes, there = self._ngrams(rows, F.pad(number, (self.reach, 0)))
-            present = (number[..., None] * self.buckets + hashes)[there]
-            for row, keys in enumerate((present.unique(), present)):
-                found[row] += torch.bincount(keys % self.buckets, minlength=self.buckets)
-        frequency, count = (found[[0, 0]] if self.binary else found).double()
+            keys, times = (number[..., None] * self.buckets + hashes)[there].unique(return_counts=True)
+            frequency += torch.bincount(keys % self.buckets, minlength=self.buckets)
+            count += torch.bincount(keys % self.buckets, TF[self.tf](times.double()), minlength=self.buckets)
         weight = torch.log((1 + total) / (1 + frequency)) if self.idf else torch.ones_like(frequency)
         weight = (weight * frequency**self.df_power).masked_fill(frequency == 0, 0)
         square = (count * weight.square()).sum() / count.sum().clamp_min(1)
@@ -171,9 +179,10 @@ class NgramStem(Stem):
             front = torch.where(packing.seen(self.reach), packing.number[:, :1], -1)
             number = torch.cat([front, packing.number], 1)
         hashes, there = self._ngrams(rows, number)
-        if self.binary:
-            there = there & self._first(hashes, there, None if packing is None else packing.in_rows)
-        return self._vectors(hashes, there), mask
+        times = (
+            None if self.tf == "natural" else self._times(hashes, there, None if packing is None else packing.in_rows)
+        )
+        return self._vectors(hashes, there, times), mask
 
     def init_state(self, batch_size: int) -> StemState:
         """The state before the first position, for `step`.
@@ -183,8 +192,8 @@ class NgramStem(Stem):
         """
         device = place(self).device
         kept = torch.zeros(batch_size, self.reach, 2, dtype=torch.int64, device=device)
-        found = torch.zeros(batch_size, self.buckets + 1 if self.binary else 0, dtype=torch.bool, device=device)
-        return NgramState(kept, found), *super().init_state(batch_size)
+        counts = torch.zeros(batch_size, self.counted, dtype=torch.int64, device=device)
+        return NgramState(kept, counts), *super().init_state(batch_size)
 
     @gathers
     def step(self, x: Int[Tensor, "B T"], state: StemState) -> tuple[Float[Tensor, "B M dim"], StemState]:
@@ -196,35 +205,41 @@ class NgramStem(Stem):
                 f"state does not keep {self.reach} ids, as orders={list(self.orders)} need: take the state of this "
                 "model's init_state"
             )
-        if ngrams.found.shape[1] != (self.buckets + 1 if self.binary else 0):
+        if ngrams.counts.shape[1] != self.counted:
             raise ValueError(
-                f"state keeps flags of {max(ngrams.found.shape[1] - 1, 0)} buckets, where binary={self.binary}, "
-                f"buckets={self.buckets}: take the state of this model's init_state"
+                f"state counts {max(ngrams.counts.shape[1] - 1, 0)} buckets, where tf={self.tf!r}, buckets="
+                f"{self.buckets} need {max(self.counted - 1, 0)}: take the state of this model's init_state"
             )
         check_batch(x.shape[0], ngrams.kept.shape[0])
         rows = torch.cat([ngrams.kept, self._marked(x, None)], 1)  # (B, reach + T, 2)
         hashes, there = self._ngrams(rows, None)
-        found = ngrams.found
-        if self.binary:
+        times, counts = None, ngrams.counts
+        if self.counted:
             keys = self._keys(hashes, there)
-            there = there & (first_of_kind(keys) & ~found.gather(1, keys)).view_as(there)
-            found = found.scatter(1, keys, True)
-        frames, others = self.step_convolutions(self._vectors(hashes, there), state[1:])
-        return frames, (NgramState(rows[:, x.shape[1] :].clone(), found), *others)
+            times = (times_so_far(keys) + counts.gather(1, keys)).view_as(there)
+            counts = counts.scatter_add(1, keys, torch.ones_like(keys))
+        frames, others = self.step_convolutions(self._vectors(hashes, there, times), state[1:])
+        return frames, (NgramState(rows[:, x.shape[1] :].clone(), counts), *others)
 
     def _marked(self, x: Tensor, mask: Tensor | None) -> Int[Tensor, "B N 2"]:
         """Each id, and 1 if n-grams may have it: if it is real, and not hidden by dropout."""
         real = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
-        if self.training and self.dropout and self.binary:  # an id is hidden wherever it stands in a text
+        if self.training and self.dropout and self.tf != "natural":  # an id is hidden wherever it stands in a text
             seeds = torch.randint(BITS, (len(x), 1), device=x.device).expand_as(x)
             real = real & (hashed([seeds, x.long()]) >= self.dropout * 2**31)
         elif self.training and self.dropout:
             real = real & (torch.rand(x.shape, device=x.device) >= self.dropout)
         return torch.stack([x.long(), real.long()], -1)
 
-    def _vectors(self, hashes: Int[Tensor, "B N O"], there: Bool[Tensor, "B N O"]) -> Float[Tensor, "B N C"]:
-        """The weighed sum at each position of the n-grams that are there."""
+    def _vectors(
+        self, hashes: Int[Tensor, "B N O"], there: Bool[Tensor, "B N O"], times: Int[Tensor, "B N O"] | None
+    ) -> Float[Tensor, "B N C"]:
+        """The weighed sum at each position of the n-grams that are there, for the how-manieth time."""
         weights = there.to(self.embedding.weight.dtype) * self.gain
+        if times is not None:
+            now = times.to(weights.dtype)
+            term = TF[self.tf]
+            weights = weights * torch.where(times > 1, term(now) - term((now - 1).clamp_min(1)), 1)
         if self.training and self.dropout:
             weights = weights * weights.new_tensor([(1 - self.dropout) ** -order for order in self.orders])
         if self.weight is not None:
@@ -257,36 +272,44 @@ class NgramStem(Stem):
         """The buckets in the order of positions; `buckets` where no n-gram is."""
         return hashes.masked_fill(~there, self.buckets).flatten(1)
 
-    def _first(
+    @property
+    def counted(self) -> int:
+        """Counts that a stream keeps: of each bucket, and of none; 0 where it does not matter how often one was."""
+        return 0 if self.tf == "natural" else self.buckets + 1
+
+    def _times(
         self, hashes: Int[Tensor, "B N O"], there: Bool[Tensor, "B N O"], document: Int[Tensor, "B N"] | None
-    ) -> Bool[Tensor, "B N O"]:
-        """Which n-grams are the first of their bucket in the sequence, or in the document that they belong to."""
+    ) -> Int[Tensor, "B N O"]:
+        """How often the bucket of each n-gram was in the sequence, or in the document it belongs to, with this one."""
         keys = self._keys(hashes, there)
         documents = None if document is None else document.repeat_interleave(len(self.orders), 1)
         if self.sequence.size == 1:
-            return first_of_kind(keys, documents).view_as(there)
+            return times_so_far(keys, documents).view_as(there)
         own = torch.stack([keys, torch.zeros_like(keys) if documents is None else documents])  # (2, B, M)
         most = int(self.sequence.gather(torch.tensor(keys.shape[1], device=keys.device)).max())
         everyone = self.sequence.gather(F.pad(own, (0, most - keys.shape[1]), value=self.buckets))  # (P, 2, B, most)
         whole = torch.cat([*everyone[: self.sequence.rank], own], -1)
-        return first_of_kind(*whole)[:, -keys.shape[1] :].view_as(there)
+        return times_so_far(*whole)[:, -keys.shape[1] :].view_as(there)
 
     def extra_repr(self) -> str:
         """Orders, and what weighs them, for printing."""
-        return f"orders={list(self.orders)}, idf={self.idf}, df_power={self.df_power}, binary={self.binary}"
+        return f"orders={list(self.orders)}, idf={self.idf}, df_power={self.df_power}, tf={self.tf!r}"
 
 
-def first_of_kind(keys: Int[Tensor, "B M"], documents: Int[Tensor, "B M"] | None = None) -> Bool[Tensor, "B M"]:
-    """Which keys are the first of their kind in a row, or in a document, whose numbers do not descend in a row."""
+def times_so_far(keys: Int[Tensor, "B M"], documents: Int[Tensor, "B M"] | None = None) -> Int[Tensor, "B M"]:
+    """How often each key was in its row, or in its document, up to here; documents' numbers do not descend in a row."""
     length = keys.shape[1]
-    places = torch.arange(length, device=keys.device)
+    places = torch.arange(length, device=keys.device).expand_as(keys)
     order = (keys * length + places).argsort(1)  # all differ: by keys, and of equal ones by their places
     found = keys.gather(1, order)
     other = found[:, 1:] != found[:, :-1]
     if documents is not None:
         document = documents.gather(1, order)
         other = other | (document[:, 1:] != document[:, :-1])
-    return torch.zeros_like(keys, dtype=torch.bool).scatter(1, order, F.pad(other, (1, 0), value=True))
+    run = F.pad(other.long().cumsum(1), (1, 0))  # the number of the run of equal keys
+    sizes = torch.zeros_like(keys).scatter_add(1, run, torch.ones_like(keys))
+    begins = sizes.cumsum(1) - sizes
+    return torch.zeros_like(keys).scatter(1, order, places - begins.gather(1, run) + 1)
 
 
 def hashed(ids: Sequence[Int[Tensor, "*A"]]) -> Int[Tensor, "*A"]:

@@ -26,7 +26,7 @@ KINDS = {"ngrams": "tokens", "spectrum": "waveform"}  # of input, of those that 
 STEMS_OF = {  # options that some have
     **dict.fromkeys(("vocab_size", "token_dropout"), ("tokens", "ngrams")),
     "in_channels": ("features", "waveform", "spectrum"),
-    **dict.fromkeys(("orders", "buckets", "idf", "df_power", "binary"), ("ngrams",)),
+    **dict.fromkeys(("orders", "buckets", "idf", "df_power", "tf"), ("ngrams",)),
 }
 
 
@@ -186,7 +186,7 @@ def make_stem(
     buckets: int | None = None,
     idf: bool | None = None,
     df_power: float | None = None,
-    binary: bool | None = None,
+    tf: str | None = None,
     strides: Sequence[int] | None = None,
     norm: str = "layer",
     causal: bool = False,
@@ -199,7 +199,7 @@ def make_stem(
     """
     checks.one_of("stem", stem, STEMS)
     checks.probability(token_dropout=token_dropout)
-    hashing = {"orders": orders, "buckets": buckets, "idf": idf, "df_power": df_power, "binary": binary}
+    hashing = {"orders": orders, "buckets": buckets, "idf": idf, "df_power": df_power, "tf": tf}
     given = {"vocab_size": vocab_size, "in_channels": in_channels, "token_dropout": token_dropout or None, **hashing}
     for name, value in given.items():
         if value is not None and stem not in STEMS_OF[name]:

@@ -36,12 +36,12 @@ class NgramState(State):
 
     Attributes:
         kept: the last ids, and 1 beside each that n-grams may have, 0 where there was none yet, (B, n − 1, 2).
-        found: whether a bucket's n-gram was there before, and behind them one for none, (B, buckets + 1); (B, 0) where
-            that does not matter.
+        counts: how often each bucket's n-gram was there, and behind them none, (B, buckets + 1); (B, 0) where that does
+            not matter.
     """
 
     kept: Int[Tensor, "B L 2"]
-    found: Bool[Tensor, "B F"]
+    counts: Int[Tensor, "B F"]
 
 
 @tree

@@ -33,7 +33,8 @@ STEMS = {
     "stereo": {"stem": "waveform", "in_channels": 2, "strides": (4,)},
     "spectrum": {"stem": "spectrum", "in_channels": 2, "strides": (4, 2)},
     "ngrams": {"stem": "ngrams", "buckets": 99, "orders": (1, 3)},
-    "binary ngrams": {"stem": "ngrams", "buckets": 40, "binary": True},
+    "binary ngrams": {"stem": "ngrams", "buckets": 40, "tf": "binary"},
+    "ngrams by logarithms": {"stem": "ngrams", "buckets": 40, "tf": "log"},
     "strided ngrams": {"stem": "ngrams", "buckets": 99, "strides": (3,)},
 }
 

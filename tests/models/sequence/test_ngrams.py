@@ -11,7 +11,7 @@ import torch
 from lambda_seq import LambdaEncoder
 from lambda_seq import functional as LF
 from lambda_seq.models.sequence import ngrams
-from lambda_seq.models.sequence.ngrams import NgramStem, hashed
+from lambda_seq.models.sequence.ngrams import TF, NgramStem, hashed
 from lambda_seq.models.sequence.stems import make_stem
 
 DIM, BUCKETS = 6, 97
@@ -36,16 +36,23 @@ def found_in(ids, orders, buckets=BUCKETS):
     ]
 
 
+def term(tf, times):
+    """What an n-gram counts that a text has so many times."""
+    if times == 0 or tf == "natural":
+        return times
+    return 1 + math.log(times) if tf == "log" else 1
+
+
 def naive(stem, ids):
     """Vectors of a document (N, C)."""
     weights = [1.0] * stem.buckets if stem.weight is None else stem.weight.tolist()
-    rows, before = [], set()
+    rows, before = [], Counter()
     for buckets in found_in(ids, stem.orders, stem.buckets):
         row = torch.zeros(DIM).double()
         for bucket in buckets:
-            if not (stem.binary and bucket in before):
-                row = row + weights[bucket] * stem.embedding.weight[bucket] * DIM**0.5
-            before.add(bucket)
+            before[bucket] += 1
+            more = term(stem.tf, before[bucket]) - term(stem.tf, before[bucket] - 1)
+            row = row + more * weights[bucket] * stem.embedding.weight[bucket] * DIM**0.5
         rows.append(row)
     return torch.stack(rows)
 
@@ -68,9 +75,9 @@ def draw(*shape):
 
 @pytest.mark.parametrize("orders", [(1,), (2,), (1, 2), [3, 1], (1, 2, 5)], ids=str)
 @pytest.mark.parametrize("idf", [True, False])
-@pytest.mark.parametrize("binary", [True, False])
-def test_vectors_of_all_ngrams_are_added_up(make, orders, idf, binary):
-    stem, x = make(orders=orders, idf=idf, binary=binary), draw(2, 9)
+@pytest.mark.parametrize("tf", TF)
+def test_vectors_of_all_ngrams_are_added_up(make, orders, idf, tf):
+    stem, x = make(orders=orders, idf=idf, tf=tf), draw(2, 9)
     out, mask = stem(x)
     assert mask is None
     for row, ids in enumerate(x.tolist()):
@@ -88,8 +95,8 @@ def test_gradients_are_those_of_the_sum(make):
     torch.testing.assert_close(*results, rtol=1e-12, atol=1e-12)
 
 
-def test_binary_ngrams_count_where_they_are_first(make):
-    stem = make(orders=(1,), idf=False, binary=True)
+def test_an_ngram_counts_by_how_often_it_was_there(make):
+    stem = make(orders=(1,), idf=False, tf="binary")
     torch.nn.init.constant_(stem.embedding.weight, 1 / stem.gain)
     x = torch.tensor([[5, 7, 5, 9, 7, 5], [7, 7, 7, 5, 5, 7]])
     mask = torch.tensor([[0, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]], dtype=torch.bool)
@@ -98,6 +105,15 @@ def test_binary_ngrams_count_where_they_are_first(make):
     documents = torch.tensor([[0, 0, 1, 1, 1, 1], [3, 3, -1, 3, 3, 5]])
     found = stem(x, documents >= 0, LF.Packing.of(documents))[0][..., 0]
     assert found.tolist() == [[1, 1, 1, 1, 1, 0], [1, 0, 0, 1, 0, 1]]
+    stem.tf = "log"
+    x[:, 1:] = x[:, :1]
+    third = math.log(3 / 2)
+    expected = torch.tensor([[1, math.log(2), third, math.log(4 / 3), math.log(5 / 4), math.log(6 / 5)]]).double()
+    torch.testing.assert_close(stem(x)[0][..., 0], expected.expand(2, 6))
+    found = stem(x, documents >= 0, LF.Packing.of(documents))[0][..., 0]
+    expected = torch.tensor([[1, math.log(2), 1, math.log(2), third, math.log(4 / 3)], [1, math.log(2), 0] * 2])
+    expected[1, 5] = 1
+    torch.testing.assert_close(found, expected.double())
 
 
 def test_an_ngram_with_a_masked_position_is_none(make):
@@ -153,13 +169,16 @@ def test_dropout_takes_all_ngrams_of_a_hidden_token(make):
     torch.testing.assert_close(stem.eval()(draw(1, 5))[0][0, :, 0], torch.tensor([1.0, 2, 2, 2, 2]).double())
 
 
-def test_dropout_hides_a_token_of_binary_ngrams_wherever_it_stands(make):
-    stem = make(dropout=0.25, idf=False, binary=True, orders=(1,), buckets=10**5)
+@pytest.mark.parametrize("tf", ["log", "binary"])
+def test_dropout_hides_a_token_wherever_it_stands_unless_each_counts(make, tf):
+    stem = make(dropout=0.25, idf=False, tf=tf, orders=(1,), buckets=10**5)
     torch.nn.init.constant_(stem.embedding.weight, 1 / stem.gain)
     x = torch.arange(1, 41).repeat(500, 3)  # forty ids, three times each
     found = stem(x)[0][..., 0]
-    assert not found[:, 40:].any()
     assert set(found[:, :40].unique().tolist()) == {0, 1 / 0.75}
+    for times in (2, 3):
+        more = term(tf, times) - term(tf, times - 1)
+        torch.testing.assert_close(found[:, 40 * (times - 1) : 40 * times], found[:, :40] * more)
     assert (found[:, :40] == 0).double().mean().item() == pytest.approx(0.25, abs=0.01)
     assert 0 < (found[:, :40] == 0).double().mean(0).std() < 0.05  # each text hides others
     assert len({tuple(row) for row in (found[:, :40] == 0).tolist()}) > 490
@@ -172,17 +191,18 @@ def test_vectors_begin_small():
         assert out[:, 3:].std().item() == pytest.approx(0.01 * len(orders) ** 0.5, rel=0.03)
 
 
-def by_hand(documents, orders, idf=True, df_power=0.0, binary=False, buckets=BUCKETS):
+def by_hand(documents, orders, idf=True, df_power=0.0, tf="natural", buckets=BUCKETS):
     """Weights of the buckets by their definition."""
     occurring = [Counter(bucket for row in found_in(ids, orders, buckets) for bucket in row) for ids in documents]
-    if binary:
-        occurring = [Counter(set(counts)) for counts in occurring]
     weights = [0.0] * buckets
     for bucket in range(buckets):
         having = sum(bucket in counts for counts in occurring)
         if having:
             weights[bucket] = (math.log((1 + len(documents)) / (1 + having)) if idf else 1.0) * having**df_power
-    total = sum((counts for counts in occurring), Counter())
+    total = Counter()
+    for counts in occurring:
+        for bucket, times in counts.items():
+            total[bucket] += term(tf, times)
     square = sum(count * weights[bucket] ** 2 for bucket, count in total.items()) / sum(total.values())
     return torch.tensor([weight / square**0.5 for weight in weights], dtype=torch.float64)
 
@@ -190,15 +210,16 @@ def by_hand(documents, orders, idf=True, df_power=0.0, binary=False, buckets=BUC
 @pytest.mark.parametrize("orders", [(1,), (1, 2), (3, 2)], ids=str)
 @pytest.mark.parametrize("together", [1, 30, 10**6])
 @pytest.mark.parametrize(
-    ("idf", "df_power", "binary"), [(True, 0, False), (True, 0.5, True), (False, 0.5, False), (False, 1, True)]
+    ("idf", "df_power", "tf"),
+    [(True, 0, "natural"), (True, 0.5, "log"), (False, 0.5, "natural"), (False, 1, "binary"), (False, 0.5, "log")],
 )
-def test_weights_follow_from_document_frequencies(make, orders, together, idf, df_power, binary, monkeypatch):
+def test_weights_follow_from_document_frequencies(make, orders, together, idf, df_power, tf, monkeypatch):
     monkeypatch.setattr(ngrams, "COUNTED", together)
     random = np.random.default_rng(0)
     documents = [random.integers(1, 20, random.integers(0, 40)) for _ in range(25)] + [np.array([], dtype=np.int64)]
-    stem = make(orders=orders, idf=idf, df_power=df_power, binary=binary)
+    stem = make(orders=orders, idf=idf, df_power=df_power, tf=tf)
     stem.adapt(iter(documents))
-    expected = by_hand([ids.tolist() for ids in documents], orders, idf, df_power, binary)
+    expected = by_hand([ids.tolist() for ids in documents], orders, idf, df_power, tf)
     torch.testing.assert_close(stem.weight, expected, rtol=1e-12, atol=1e-12)
     assert (expected == 0).any() == (stem.weight == 0).any()
 
@@ -267,11 +288,11 @@ def test_frames_and_states_of_many_kinds(make):
         stem.step(x, make(orders=(1, 2)).init_state(2))
     with pytest.raises(ValueError, match=r"state does not keep 3 ids"):
         stem.step(x, ())
-    binary = make(orders=(1, 4), binary=True)
-    with pytest.raises(ValueError, match=r"state keeps flags of 97 buckets, where binary=False, buckets=97: take the"):
-        stem.step(x, binary.init_state(2))
-    with pytest.raises(ValueError, match=r"state keeps flags of 0 buckets, where binary=True, buckets=97"):
-        binary.step(x, stem.init_state(2))
+    counting = make(orders=(1, 4), tf="log")
+    with pytest.raises(ValueError, match=r"state counts 97 buckets, where tf='natural', buckets=97 need 0: take the"):
+        stem.step(x, counting.init_state(2))
+    with pytest.raises(ValueError, match=r"state counts 0 buckets, where tf='log', buckets=97 need 97: take the state"):
+        counting.step(x, stem.init_state(2))
 
 
 def test_an_encoder_of_any_vocabulary():
@@ -299,7 +320,7 @@ def test_an_encoder_of_any_vocabulary():
         ({"buckets": 2**31}, ValueError, r"buckets=2147483648: expected at most 2147483647"),
         ({"vocab_size": 0}, ValueError, r"vocab_size=0: expected at least 1"),
         ({"idf": 1}, TypeError, r"idf=1: expected True or False"),
-        ({"binary": 1}, TypeError, r"binary=1: expected True or False"),
+        ({"tf": "raw"}, ValueError, r"tf='raw': expected one of 'natural', 'log', 'binary'"),
         ({"df_power": True}, TypeError, r"df_power=True: expected a number"),
         ({"df_power": -0.5}, ValueError, r"df_power=-0.5: expected a number from 0, for none, to 1; try 0.5"),
         ({"in_channels": 2}, ValueError, r"in_channels=2 does not apply to stem='ngrams'"),
@@ -311,9 +332,9 @@ def test_bad_options(options, error, message):
         make_stem("ngrams", DIM, **options)
 
 
-@pytest.mark.parametrize("name", ["orders", "buckets", "idf", "df_power", "binary"])
+@pytest.mark.parametrize("name", ["orders", "buckets", "idf", "df_power", "tf"])
 def test_options_are_of_this_stem_alone(name):
-    value = {"orders": [1], "buckets": 9, "idf": False, "df_power": 0.5, "binary": True}[name]
+    value = {"orders": [1], "buckets": 9, "idf": False, "df_power": 0.5, "tf": "log"}[name]
     with pytest.raises(ValueError, match=rf"{name}=.* does not apply to stem='tokens': .*use stem='ngrams'"):
         make_stem("tokens", DIM, **{name: value})
 

@@ -25,7 +25,7 @@ def chosen(given=None, **measured):
                 "data.batch_size": 32,
                 "model.options.stem": "ngrams",
                 "model.options.df_power": 0.5,
-                "model.options.binary": True,
+                "model.options.tf": "log",
                 "model.options.depth": 0,
                 "model.label_smoothing": 0.2,
                 "trainer.max_epochs": 34,  # 520 steps
@@ -135,7 +135,7 @@ def test_many_texts_have_more_vectors_but_narrower_ones():
 
 def test_another_stem_has_no_hashes():
     found = chosen({"data.tokenizer": "words", "model.options.stem": "tokens"}, rows=20_500)
-    assert not {f"model.options.{name}" for name in ("orders", "buckets", "df_power", "binary")} & found.keys()
+    assert not {f"model.options.{name}" for name in ("orders", "buckets", "df_power", "tf")} & found.keys()
 
 
 def test_the_stem_of_n_grams_reads_words():
