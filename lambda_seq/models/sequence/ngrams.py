@@ -88,7 +88,7 @@ class NgramStem(Stem):
     ) -> None:
         checks.at_least_one(buckets=buckets, **({} if vocab_size is None else {"vocab_size": vocab_size}))
         checks.flags(idf=idf)
-        checks.one_of("tf", tf, TF)
+        checks.one_of("tf", tf, tuple(TF))
         checks.numbers(df_power=df_power)
         if not 0 <= df_power <= 1:
             raise ValueError(f"df_power={df_power}: expected a number from 0, for none, to 1; try 0.5")
