@@ -109,7 +109,7 @@ def train(
     first = options.seeds[0]
 
     def measure(folder: Path) -> Record:
-        found = measured(folder) | {"machine": machine}
+        found = measured(folder, shown.metric) | {"machine": machine}
         if models is not None and f"-{first}-" in folder.name.removeprefix(quote(name, safe="+=,")):
             kept(models, shown, folder / "model", found | {"seed": first, "command": shlex.join(command)})
         return found
@@ -189,9 +189,9 @@ def unmixed(name: str) -> str:
     return f"{name}, without mixing"
 
 
-def measured(folder: Path) -> Record:
+def measured(folder: Path, metric: str | None = None) -> Record:
     """What a training has left, with the figure of its baseline on the test split, None where there is none."""
-    found = scored(folder)
+    found = scored(folder, metric)
     name = found["metric"].partition("/")[2]
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     return found | {"baseline": summary.get(f"test/baseline_{name}")}

@@ -37,9 +37,9 @@ def given(monkeypatch):
         found.append(fit)
         return SimpleNamespace(returncode=0)
 
-    def measured(folder):
+    def measured(folder, metric):
         seed = int(folder.name.rsplit("-", 2)[1])
-        figures = {"metric": "val/accuracy", "validation": 0.9, "test": 0.8 + seed / 10, "baseline": 0.7}
+        figures = {"metric": metric or "val/monitored", "validation": 0.9, "test": 0.8 + seed / 10, "baseline": 0.7}
         return figures | {"parameters": 1234, "epochs": 2, "seconds": 60.0}
 
     monkeypatch.setattr("evidence.trainings.subprocess", SimpleNamespace(run=run))
@@ -82,6 +82,12 @@ def test_those_trained_anew_leave_the_others_alone(command, given, tmp_path):
     assert keys() == ["reviews", "spoken digits", "spoken digits, without mixing"]
 
 
+def test_a_figure_that_is_not_the_monitored_one(command, given, tmp_path):
+    assert trained_networks.main([*command, "--only", "reviews", "proposals", "--seeds", "0"]) == 0
+    records = json.loads((tmp_path / "results" / trained_networks.FILE).read_text())["records"]
+    assert [record["metric"] for record in records] == ["val/monitored", "val/accuracy"]
+
+
 def test_networks_are_kept_by_name(command, given, tmp_path, monkeypatch, capsys):
     """That of the first seed, trained again where there is a record but no network; none that is large."""
     digits = [*command, "--only", "spoken digits", "--seeds", "1", "0"]
@@ -89,9 +95,9 @@ def test_networks_are_kept_by_name(command, given, tmp_path, monkeypatch, capsys
     given.clear()
     seen, models = trained_networks.measured, tmp_path / "models"
 
-    def measured(folder):
+    def measured(folder, metric):
         create_model("lambda_encoder", stem="waveform", dim=8, depth=1, num_classes=2).save_pretrained(folder / "model")
-        return seen(folder)
+        return seen(folder, metric)
 
     monkeypatch.setattr(trained_networks, "measured", measured)
     assert trained_networks.main([*digits, "--models", str(models)]) == 0
@@ -99,7 +105,7 @@ def test_networks_are_kept_by_name(command, given, tmp_path, monkeypatch, capsys
     assert {"--seed_everything=1", "--export=true"} <= set(given[0])
     monkeypatch.setenv("LAMBDA_SEQ_MODELS", str(models))
     about = pretrained()["spoken_digits"].about
-    assert about["figures"] == {"val/accuracy": 0.9, "test/accuracy": 0.9}
+    assert about["figures"] == {"val/monitored": 0.9, "test/monitored": 0.9}
     assert (about["seed"], about["parameters"], about["configuration"]) == (1, 1234, "spoken_digits")
     assert about["bytes"] < 100_000
     assert "--models" in about["command"]
