@@ -130,7 +130,8 @@ def test_two_processes_with_spread_weights_read_unequal_numbers_of_windows():
 def test_a_sharded_language_model_writes_samples():
     """One process generates, with all weights; the other must not wait for it, nor it for the other."""
     options = ("--config", "tasks/configs/language_modelling.yaml", *TINY_ENCODER, "--data.path=stories")
-    printed = run(*SAME, *options, "--data.length=40", *process(2), *FSDP2, "--output_dir=text", anew=True)
+    options = ("fit", *options, *SAME[1:], "--data.length=40", *process(2), *FSDP2)
+    printed = run(*options, "--output_dir=text", anew=True)
     assert printed.count("sample 1 of 1") == Path("text/samples.txt").read_text().count("--- step") > 0
 
 
