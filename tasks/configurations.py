@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-import yaml
-
 FOLDER = Path(__file__).resolve().parent / "configs"
 SUFFIXES = (".yaml", ".yml")
 PARENTS = tuple(map(Path, (".", "tasks/configs", "lambda_seq/tasks/configs")))  # as checkouts have them
@@ -83,6 +81,8 @@ def check_order(words: Sequence[str]) -> None:
 
 def _options_of(file: Path) -> set[str]:
     """Options that a configuration has, as the command line names them; none of a file that cannot be read."""
+    import yaml  # names of configurations are listed without it
+
     try:
         tree = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError):
