@@ -39,6 +39,7 @@ from lambda_seq.tasks.configurations import configuration
 
 FILE = "trained_networks.json"
 PAGE = ROOT / "docs" / "results.md"
+MACHINE = {"device": "cpu"}  # of all records; each has the one that its seconds are of
 MOST = 10e6  # bytes of a network that is kept by name
 PLACE = re.compile(r"(?<=<!-- trained networks -->\n)(?s:.*?)(?=<!-- end -->)")
 COLUMNS = (
@@ -69,7 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if missing:
         return refuse(f"--data {options.data}: there is no {', '.join(missing)}; --only leaves others out")
     if options.fresh:
-        forget(options.out / FILE, [one.name for one in chosen])
+        try:
+            forget(Recorder(options.out / FILE, command_of(given), MACHINE, resume=True), [one.name for one in chosen])
+        except (OSError, ValueError) as error:
+            return refuse(str(error))
         options.fresh = False
     codes = [0]
     for one in chosen:
@@ -83,12 +87,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return max(codes)
 
 
-def forget(file: Path, names: Sequence[str]) -> None:
+def command_of(given: Sequence[str]) -> list[str]:
+    """The command that was given these arguments."""
+    return ["python", "scripts/trained_networks.py", *given]
+
+
+def forget(recorder: Recorder, names: Sequence[str]) -> None:
     """Leave out the records of networks, with their folds and without mixing."""
-    if file.exists():
-        whole = json.loads(file.read_text(encoding="utf-8"))
-        left = [record for record in whole["records"] if record["key"]["network"].partition(",")[0] not in names]
-        file.write_text(json.dumps(whole | {"records": left}, indent=1) + "\n", encoding="utf-8")
+    recorder.records = [one for one in recorder.records if one["key"]["network"].partition(",")[0] not in names]
+    recorder.write()
 
 
 def train(
@@ -105,7 +112,7 @@ def train(
     With `models`, a folder, the network itself is kept as well, that of the first seed.
     """
     machine = describe(options.threads, "cpu")
-    command = ["python", "scripts/trained_networks.py", *given]
+    command = command_of(given)
     first = options.seeds[0]
 
     def measure(folder: Path) -> Record:
@@ -127,7 +134,7 @@ def train(
         measure,
         report,
         enough=enough,
-        machine={"device": "cpu"},
+        machine=MACHINE,
     )
 
 

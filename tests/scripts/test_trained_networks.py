@@ -80,6 +80,9 @@ def test_those_trained_anew_leave_the_others_alone(command, given, tmp_path):
     assert trained_networks.main([*command, "--only", "spoken digits", "--seeds", "0", "--fresh"]) == 0
     assert len(given) == 2
     assert keys() == ["reviews", "spoken digits", "spoken digits, without mixing"]
+    (tmp_path / "results" / trained_networks.FILE).write_text("{")
+    assert trained_networks.main([*command, "--only", "spoken digits", "--fresh"]) == 2  # what cannot be read stays
+    assert (tmp_path / "results" / trained_networks.FILE).read_text() == "{"
 
 
 def test_a_figure_that_is_not_the_monitored_one(command, given, tmp_path):

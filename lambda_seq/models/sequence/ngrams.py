@@ -179,10 +179,7 @@ class NgramStem(Stem):
             front = torch.where(packing.seen(self.reach), packing.number[:, :1], -1)
             number = torch.cat([front, packing.number], 1)
         hashes, there = self._ngrams(rows, number)
-        times = (
-            None if self.tf == "natural" else self._times(hashes, there, None if packing is None else packing.in_rows)
-        )
-        return self._vectors(hashes, there, times), mask
+        return self._vectors(hashes, there, self._times(hashes, there, packing)), mask
 
     def init_state(self, batch_size: int) -> StemState:
         """The state before the first position, for `step`.
@@ -224,7 +221,7 @@ class NgramStem(Stem):
     def _marked(self, x: Tensor, mask: Tensor | None) -> Int[Tensor, "B N 2"]:
         """Each id, and 1 if n-grams may have it: if it is real, and not hidden by dropout."""
         real = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
-        if self.training and self.dropout and self.tf != "natural":  # an id is hidden wherever it stands in a text
+        if self.training and self.dropout and self.counted:  # an id is hidden wherever it stands in a text
             seeds = torch.randint(BITS, (len(x), 1), device=x.device).expand_as(x)
             real = real & (hashed([seeds, x.long()]) >= self.dropout * 2**31)
         elif self.training and self.dropout:
@@ -237,9 +234,9 @@ class NgramStem(Stem):
         """The weighed sum at each position of the n-grams that are there, for the how-manieth time."""
         weights = there.to(self.embedding.weight.dtype) * self.gain
         if times is not None:
-            now = times.to(weights.dtype)
+            now = times.to(torch.promote_types(weights.dtype, torch.float32))  # halves do not tell 300 from 301
             term = TF[self.tf]
-            weights = weights * torch.where(times > 1, term(now) - term((now - 1).clamp_min(1)), 1)
+            weights = weights * torch.where(times > 1, term(now) - term((now - 1).clamp_min(1)), 1).to(weights.dtype)
         if self.training and self.dropout:
             weights = weights * weights.new_tensor([(1 - self.dropout) ** -order for order in self.orders])
         if self.weight is not None:
@@ -278,11 +275,16 @@ class NgramStem(Stem):
         return 0 if self.tf == "natural" else self.buckets + 1
 
     def _times(
-        self, hashes: Int[Tensor, "B N O"], there: Bool[Tensor, "B N O"], document: Int[Tensor, "B N"] | None
-    ) -> Int[Tensor, "B N O"]:
-        """How often the bucket of each n-gram was in the sequence, or in the document it belongs to, with this one."""
+        self, hashes: Int[Tensor, "B N O"], there: Bool[Tensor, "B N O"], packing: LF.Packing | None
+    ) -> Int[Tensor, "B N O"] | None:
+        """How often the bucket of each n-gram was in the sequence, or in the document it belongs to, with this one.
+
+        None where that does not matter.
+        """
+        if not self.counted:
+            return None
         keys = self._keys(hashes, there)
-        documents = None if document is None else document.repeat_interleave(len(self.orders), 1)
+        documents = None if packing is None else packing.in_rows.repeat_interleave(len(self.orders), 1)
         if self.sequence.size == 1:
             return times_so_far(keys, documents).view_as(there)
         own = torch.stack([keys, torch.zeros_like(keys) if documents is None else documents])  # (2, B, M)

@@ -116,6 +116,15 @@ def test_an_ngram_counts_by_how_often_it_was_there(make):
     torch.testing.assert_close(found, expected.double())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_many_times_are_told_apart_in_any_precision(make, dtype):
+    stem = make(orders=(1,), idf=False, tf="log").to(dtype)
+    torch.nn.init.constant_(stem.embedding.weight, 1 / stem.gain)
+    found = stem(torch.full((1, 1000), 5))[0][0, :, 0].double()
+    times = torch.arange(2.0, 1001).double()
+    torch.testing.assert_close(found[1:], (times / (times - 1)).log(), rtol=0.02, atol=0)
+
+
 def test_an_ngram_with_a_masked_position_is_none(make):
     stem, x = make(orders=(1, 2, 3)), draw(1, 8)
     mask = torch.tensor([[0, 1, 1, 1, 0, 1, 1, 0]], dtype=torch.bool)
