@@ -28,6 +28,8 @@ from lambda_seq.tasks.recipes.rules import (
     spread,
 )
 
+READ_AT_ONCE = 2_048  # words; what recurs says much in texts that have more of them, in shorter ones little: measured
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
@@ -42,8 +44,8 @@ class Reader:
         whole: whether all texts are read whole, if `most` allows it, and not just 95 % of them: where positions cost
             little, and the last ones say as much as the first.
         options: of the network, for all data; reasons of each are those of the reader.
-        by_rows: other options of the network, by the number of rows.
-        strides: of the stem, by the median number of units; None for a stem that has none.
+        by_length: other options of the network, by the median number of units.
+        by_rows: others, by the number of rows.
         rate, decay: of AdamW.
         smoothing: of labels, by the number of rows.
         fused: whether AdamW makes its steps in one piece, which is several times as fast where a table of vectors is
@@ -57,8 +59,8 @@ class Reader:
     multiple: int = 64
     whole: bool = False
     options: dict[str, Any] = field(default_factory=dict)
+    by_length: dict[str, Steps[Any]] = field(default_factory=dict)
     by_rows: dict[str, Steps[Any]] = field(default_factory=dict)
-    strides: Steps[list[int]] | None = None
     rate: float = 0.004
     decay: float = 0.1
     smoothing: Steps[float] = ((10_000, 0.1), (None, 0.0))
@@ -72,12 +74,12 @@ READERS = {
         most=8_192,
         at_once=131_072,
         options={"stem": "tokens", "dim": 64, "scope": 31, "norm": "batch"},
+        by_length={"strides": ((300, [2, 2]), (600, [4, 2]), (None, [2, 4, 2]))},
         by_rows={
             "depth": ((1_000, 1), (5_000, 2), (None, 3)),
             "dropout": ((5_000, 0.3), (None, 0.2)),
             "token_dropout": ((5_000, 0.2), (None, 0.1)),
         },
-        strides=((300, [2, 2]), (600, [4, 2]), (None, [2, 4, 2])),
     ),
     "letters": Reader(
         tokenizer="dna",
@@ -85,12 +87,12 @@ READERS = {
         most=16_384,
         at_once=131_072,
         options={"stem": "tokens", "dim": 64, "scope": 31, "norm": "batch"},
+        by_length={"strides": ((600, []), (2_400, [2]), (None, [4]))},
         by_rows={
             "depth": ((1_000, 2), (None, 3)),
             "dropout": ((5_000, 0.2), (None, 0.1)),
             "token_dropout": ((5_000, 0.1), (None, 0.0)),
         },
-        strides=((600, []), (2_400, [2]), (None, [4])),
     ),
     "pieces": Reader(
         tokenizer="train",
@@ -104,17 +106,17 @@ READERS = {
     "words": Reader(
         tokenizer="words",
         unit="words",
-        most=2_048,
+        most=READ_AT_ONCE,
         at_once=65_536,
         whole=True,
         options={
             "stem": "ngrams",
             "orders": [1, 2],
             "df_power": 0.5,
-            "tf": "log",
             "pool": "sqrt",
             "block_norm": "none",
         },
+        by_length={"tf": ((READ_AT_ONCE, "log"), (None, "natural"))},
         by_rows={
             "dim": ((10_000, 64), (None, 16)),
             "buckets": ((10_000, 2**18), (None, 2**20)),  # many texts have more pairs of words than they share
@@ -190,22 +192,23 @@ def choose(texts: Texts) -> list[Choice]:
     batch = batches(texts, BATCHES, longest, reader.at_once, reader.unit)
     options = [("stem", reader.options["stem"])]
     choices = [Choice("data.tokenizer", reader.tokenizer, why), *length, batch, *of_network(options, why)]
-    if reader.strides is not None:
-        median = texts.units(reader, texts.median)
-        choices += of_network(
-            [("strides", by(reader.strides, median))], f"the median text has {median:,} {reader.unit}"
-        )
     other = texts.given.get("model.options.stem", reader.options["stem"]) != reader.options["stem"]
     left = {"stem", *(HASHED if other else ())}
     rest = [(name, value) for name, value in reader.options.items() if name not in left]
     choices += of_network(rest, f"for {reader.unit}")
-    sized = [(name, by(table, texts.rows)) for name, table in reader.by_rows.items() if name not in left]
-    choices += of_network(sized, few(texts))
+    median = texts.units(reader, texts.median)
+    choices += of_network(_sized(reader.by_length, median, left), f"the median text has {median:,} {reader.unit}")
+    choices += of_network(_sized(reader.by_rows, texts.rows, left), few(texts))
     choices += smoothing(reader.smoothing, texts)
     choices += optimizer(reader.rate, reader.decay, f"for {reader.unit}")
     if reader.fused and "mixed" not in str(texts.given.get("trainer.precision")):  # which clips no gradients of it
         choices.append(Choice(FUSED, True, "it is faster with so many vectors"))
     return [*choices, epochs(texts, STEPS, batch), *monitors(texts)]
+
+
+def _sized(tables: dict[str, Steps[Any]], number: int, left: set[str]) -> list[tuple[str, Any]]:
+    """The options of these tables for a number, but for those that are left to the network."""
+    return [(name, by(table, number)) for name, table in tables.items() if name not in left]
 
 
 def _reader(texts: Texts) -> tuple[Reader, str]:

@@ -49,7 +49,13 @@ def chosen(given=None, **measured):
         ),
         (  # some are too long to be read at once
             {"rows": 690, "median": 32_768, "long": 32_768},
-            {"data.max_length": 2_048, "data.part": "windows", "data.batch_size": 32, "trainer.max_epochs": 25},
+            {
+                "data.max_length": 2_048,
+                "data.part": "windows",
+                "data.batch_size": 32,
+                "model.options.tf": "natural",
+                "trainer.max_epochs": 25,
+            },
         ),
         (  # without spaces between words
             {"rows": 500, "median": 110, "long": 200, "words": 0.04},
@@ -133,6 +139,12 @@ def test_many_texts_have_more_vectors_but_narrower_ones():
     assert [found["model.options.token_dropout"] for found in (few, many)] == [0.3, 0.5]
 
 
+def test_what_recurs_counts_in_long_texts():
+    """By the median text, of about 0.2 words a byte."""
+    found = [chosen(rows=2_000, median=median, long=20_000)["model.options.tf"] for median in (10_240, 10_241)]
+    assert found == ["log", "natural"]
+
+
 def test_another_stem_has_no_hashes():
     found = chosen({"data.tokenizer": "words", "model.options.stem": "tokens"}, rows=20_500)
     assert not {f"model.options.{name}" for name in ("orders", "buckets", "df_power", "tf")} & found.keys()
@@ -145,7 +157,7 @@ def test_the_stem_of_n_grams_reads_words():
 
 @pytest.mark.parametrize("reader", [one for one in READERS.values() if one.options["stem"] in STEMS])
 def test_the_network_takes_what_is_chosen(reader):
-    names = {*reader.options, *reader.by_rows} | ({"strides"} if reader.strides else set())
+    names = {*reader.options, *reader.by_length, *reader.by_rows}
     assert names <= accepted_options("lambda_encoder")
     assert {f"model.options.{name}" for name in names} <= set(OPTIONS)
 
