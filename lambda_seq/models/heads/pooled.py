@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lambda_seq.layers import checks
 from lambda_seq.models.heads.base import IGNORED, Differences, Objective, register_head
 from lambda_seq.models.heads.layers import Inputs, Normalize, on_device, wide
+from lambda_seq.models.heads.losses import binary_cross_entropy, cross_entropy
 
 
 @register_head
@@ -36,14 +37,7 @@ class Classes(Objective):
 
     def losses(self, logits: Float[Tensor, "B classes"], target: Shaped[Tensor, "B ..."]) -> Float[Tensor, " B"]:
         """Cross entropy of each row."""
-        return F.cross_entropy(
-            logits,
-            target,
-            weight=on_device(self.weight, logits.dtype, logits.device),
-            ignore_index=IGNORED,
-            label_smoothing=self.label_smoothing,
-            reduction="none",
-        )
+        return cross_entropy(logits, target, on_device(self.weight, logits.dtype, logits.device), self.label_smoothing)
 
 
 @register_head
@@ -67,9 +61,8 @@ class Labels(Objective):
 
     def losses(self, logits: Float[Tensor, "B labels"], target: Shaped[Tensor, "B labels"]) -> Tensor:
         """Binary cross entropy of each label (B, labels)."""
-        goal = target.to(logits.dtype).nan_to_num().lerp(logits.new_tensor(0.5), self.label_smoothing)
         weight = on_device(self.weight, logits.dtype, logits.device)
-        return F.binary_cross_entropy_with_logits(logits, goal, pos_weight=weight, reduction="none")
+        return binary_cross_entropy(logits, target.to(logits.dtype).nan_to_num(), weight, self.label_smoothing)
 
     def answers(self, logits: Tensor) -> Tensor:
         """The probability of each label."""

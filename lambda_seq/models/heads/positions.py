@@ -11,6 +11,7 @@ from torch import nn
 
 from lambda_seq.models.heads.base import IGNORED, Differences, Objective, register_head
 from lambda_seq.models.heads.layers import Inputs, TiedLinear, on_device
+from lambda_seq.models.heads.losses import cross_entropy
 from lambda_seq.models.inputs import WORD_IDS
 
 
@@ -36,14 +37,8 @@ class Positions(Objective):
 
     def losses(self, logits: Float[Tensor, "B M classes"], target: Int[Tensor, "B M"]) -> Float[Tensor, "B M"]:
         """Cross entropy of each position."""
-        return F.cross_entropy(
-            logits.movedim(-1, 1),
-            target,
-            weight=on_device(self.weight, logits.dtype, logits.device),
-            ignore_index=IGNORED,
-            label_smoothing=self.label_smoothing,
-            reduction="none",
-        )
+        weight = on_device(self.weight, logits.dtype, logits.device)
+        return cross_entropy(logits.movedim(-1, 1), target, weight, self.label_smoothing)
 
 
 @register_head
