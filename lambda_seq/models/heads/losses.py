@@ -1,8 +1,8 @@
 """Cross entropies whose targets are smoothed, and whose classes weigh differently.
 
 A row weighs what the class of its target does, and smoothing moves part of the target within the row. Torch's `weight`
-and `pos_weight` are of what the smoothed target has of each class instead: a class that weighs much draws the answers of
-all rows to it there, by the part of their targets that smoothing gave it.
+and `pos_weight` are of what the smoothed target has of each class instead: there a class that weighs much draws the
+answers of all rows to it, by the part of their targets that smoothing gave it.
 """
 
 from __future__ import annotations
