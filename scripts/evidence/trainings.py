@@ -129,7 +129,7 @@ def train_all(
 def fit_command(
     options: argparse.Namespace, chosen: Sequence[str], seed: int, folder: Path, passed: Sequence[str]
 ) -> list[str]:
-    """The command of one training, which goes on if there is something to go on with."""
+    """The command of one training, which goes on if there is something to go on with; what varies comes last, and wins."""
     return [
         *(sys.executable, "-m", "lambda_seq.tasks.cli", "fit", "--config", str(options.config)),
         *([] if options.path is None else [f"--data.path={options.path}"]),
@@ -137,8 +137,8 @@ def fit_command(
         *(f"--output_dir={folder}", "--ckpt_path=last", "--export=false"),
         "--trainer.callbacks+=lightning.pytorch.callbacks.Timer",  # goes on counting after a resume
         "--trainer.callbacks.interval=step",  # its default cannot be written to a configuration
-        *chosen,
         *passed,
+        *chosen,
     ]
 
 

@@ -70,6 +70,17 @@ def test_seeds_are_tested_and_one_is_without_mixing(command, given, tmp_path):
     assert not given  # all is there
 
 
+def test_without_mixing_no_option_of_a_network_or_of_the_command_brings_it_back(command, given):
+    mixed = [one for one in SHOWN if one.unmixed is not None and one.folds is None]
+    assert any(option.startswith("--model.options.scope=") for one in mixed for option in one.options)
+    names = [one.name for one in mixed]
+    assert trained_networks.main([*command, "--only", *names, "--seeds", "0", "--", "--model.options.scope=15"]) == 0
+    without = [dict(word.split("=", 1) for word in fit if "=" in word) for fit in given[1::2]]
+    assert len(without) == len(mixed)
+    for options in without:
+        assert {f"{name}={options[name]}" for name in (one.partition("=")[0] for one in UNMIXED)} == set(UNMIXED)
+
+
 def test_those_trained_anew_leave_the_others_alone(command, given, tmp_path):
     def keys():
         whole = json.loads((tmp_path / "results" / trained_networks.FILE).read_text())
