@@ -129,7 +129,7 @@ def train_all(
 def fit_command(
     options: argparse.Namespace, chosen: Sequence[str], seed: int, folder: Path, passed: Sequence[str]
 ) -> list[str]:
-    """The command of one training, which goes on if there is something to go on with; what varies comes last, and wins."""
+    """The command of one training, which goes on if it has begun; what varies comes last, and wins."""
     return [
         *(sys.executable, "-m", "lambda_seq.tasks.cli", "fit", "--config", str(options.config)),
         *([] if options.path is None else [f"--data.path={options.path}"]),
