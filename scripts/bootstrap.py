@@ -53,9 +53,8 @@ def prepare(
         shutil.rmtree(environment)
         found = None
     if found is None:
-        check_venv()
         print(f"Setting up {environment}; the first time takes some minutes", flush=True)
-        venv.EnvBuilder(with_pip=True).create(environment)
+        create(environment)
     have = set(found["extras"]) if found else set()
     if found != wanted | {"extras": sorted(have)} or not set(extras) <= have:
         stamp.unlink(missing_ok=True)
@@ -73,6 +72,16 @@ def check_python(version: Sequence[int]) -> None:
     if tuple(version[:2]) < OLDEST:
         found, oldest = ".".join(map(str, version)), ".".join(map(str, OLDEST))
         sys.exit(f"error: this is Python {found}; lambda_seq needs {oldest} or newer: run python{oldest} {sys.argv[0]}")
+
+
+def create(environment: Path) -> None:
+    """Make an environment that has pip, or end with a message.
+
+    Python is linked to, as `python -m venv` does: a copy of it may be open for writing, in a process that another
+    thread begins meanwhile, when it is run ("Text file busy").
+    """
+    check_venv()
+    venv.EnvBuilder(with_pip=True, symlinks=os.name != "nt").create(environment)
 
 
 def check_venv() -> None:

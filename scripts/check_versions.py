@@ -11,11 +11,10 @@ import re
 import shutil
 import sys
 import tomllib
-import venv
 from collections.abc import Iterable
 from pathlib import Path
 
-from bootstrap import ROOT, check_python, check_venv, environment_python, pip, run
+from bootstrap import ROOT, check_python, create, environment_python, pip, run
 
 REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)(?P<extras>\[[\w,-]+\])?(?P<bounds>[^;]*)(?P<marker>;.*)?")
 TESTS = ("pytest", "-q", "-n", "auto", "--dist", "loadfile", "-o", "filterwarnings=always", "-m", "not slow")
@@ -24,10 +23,9 @@ TESTS = ("pytest", "-q", "-n", "auto", "--dist", "loadfile", "-o", "filterwarnin
 def main(which: str, options: list[str], root: Path = ROOT) -> int:
     """Install those versions anew, and test; the exit status."""
     check_python(sys.version_info[:3])
-    check_venv()
     environment = root / f".venv-{which}"
     shutil.rmtree(environment, ignore_errors=True)
-    venv.EnvBuilder(with_pip=True).create(environment)
+    create(environment)
     python = environment_python(environment)
     wanted = oldest(requirements(root)) if which == "oldest" else requirements(root)
     pip(python, root, *wanted)

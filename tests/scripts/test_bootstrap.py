@@ -1,6 +1,7 @@
 """Set-up without a network: what is installed when, and what is said when it cannot be."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,17 @@ def test_once_is_enough(project, capsys):
     bootstrap.prepare(root=root)
     assert len(installed) == 2
     assert len(built) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links to programs need rights on Windows")
+def test_environments_link_to_python(monkeypatch, tmp_path):
+    """A copy that is being written cannot be run while another thread's new process has it open, too."""
+    monkeypatch.setattr(bootstrap.venv.EnvBuilder, "_setup_pip", lambda self, context: None)
+    bootstrap.create(tmp_path / "environment")
+    python = bootstrap.environment_python(tmp_path / "environment")
+    assert python.is_symlink()
+    prefix = subprocess.run([python, "-c", "import sys; print(sys.prefix)"], capture_output=True, text=True, check=True)
+    assert prefix.stdout.strip() == str(tmp_path / "environment")
 
 
 def test_extras_are_added_and_kept(project):

@@ -47,7 +47,7 @@ def test_what_is_installed_is_within_the_bounds():
 
 def test_both_are_installed_and_tested(monkeypatch, tmp_path):
     asked = []
-    monkeypatch.setattr(check_versions.venv.EnvBuilder, "create", lambda self, folder: asked.append(folder.name))
+    monkeypatch.setattr(check_versions, "create", lambda folder: asked.append(folder.name))
     monkeypatch.setattr(check_versions, "pip", lambda python, root, *what: asked.append(what))
     monkeypatch.setattr(check_versions, "run", lambda python, *what, root: asked.append(what) or 3)
     (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
