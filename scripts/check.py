@@ -35,6 +35,7 @@ THERE = (
     "tests/interop/test_interop_lambda_networks.py",
     "tests/interop/huggingface",
     "tests/interop/test_interop_onnx.py",
+    "tests/interop/test_onnx_command.py",
     "tests/test_docs.py::test_python_blocks_run[export.md]",
     "tests/scripts/test_benchmark.py::test_methods_compute_what_they_should",
     "tests/scripts/test_benchmark.py::test_methods_compute_what_they_should_on_images",

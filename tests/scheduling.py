@@ -11,6 +11,7 @@ from xdist.scheduler import LoadFileScheduling
 APART = (
     *("tests/tasks/strategies/", "tests/tasks/test_configurations.py", "tests/tasks/test_weighing.py"),
     *("tests/tasks/test_figures.py", "tests/tasks/test_resume.py", "tests/scripts/test_memory_demo.py"),
+    *("tests/tasks/detection/test_detection_training.py", "tests/interop/test_interop_timm.py"),
 )
 
 

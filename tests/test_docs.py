@@ -52,7 +52,8 @@ def exports():
 
 
 def code():
-    return [name for name, text in PAGES.items() if blocks("python", text)]
+    long = {"export.md": pytest.mark.slow(seconds=20)}
+    return [pytest.param(name, marks=long.get(name, ())) for name, text in PAGES.items() if blocks("python", text)]
 
 
 @pytest.mark.parametrize("page", code())

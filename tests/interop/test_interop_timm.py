@@ -90,7 +90,7 @@ def test_layers_have_timms_outputs(name):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed: pip install timm")
-@pytest.mark.slow
+@pytest.mark.slow(seconds=20)
 @pytest.mark.parametrize("name", [*peers.NETWORKS, "layers"])
 def test_timm_itself(name):
     command = [name] if name == "layers" else ["compare", name]

@@ -168,7 +168,7 @@ def test_resumed_in_the_middle_of_an_epoch(cli, folder):
             assert torch.equal(found[name], tensor), name
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=30)
 def test_two_processes_count_as_one(cli, folder):
     command = (*COMMAND, "--data.path", folder, "--model.threshold=0.0")
     cli("fit", *command, "--output_dir=run", "--trainer.max_epochs=1")
